@@ -91,7 +91,12 @@ pub struct Done {
 ///
 /// # Errors
 /// The farm refuses, can't be reached, or is of before there were fetches.
-pub(crate) async fn fetch(client: &Client, spec: &FetchSpec, key: &str, fetching: &Fetching) -> Result<Ended> {
+pub(crate) async fn fetch(
+    client: &Client,
+    spec: &FetchSpec,
+    key: &str,
+    fetching: &Fetching,
+) -> Result<Ended> {
     let from = harmless(&spec.source.to_string());
     let spec = v1::BuildSpec { fetch: Some(spec.into()), ..Default::default() };
     let request =

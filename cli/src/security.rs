@@ -144,7 +144,12 @@ fn address(url: &str) -> Result<Uri> {
 }
 
 /// What is said of a farm that answers, and isn't believed. Nothing was sent to it.
-pub(crate) async fn unbelieved(dial: &Dial, failure: &TlsFailure, address: &Address, security: &Security) -> Error {
+pub(crate) async fn unbelieved(
+    dial: &Dial,
+    failure: &TlsFailure,
+    address: &Address,
+    security: &Security,
+) -> Error {
     let farm = format!("the farm at {}{}", dial.url, address.named());
     if *failure != TlsFailure::Authority {
         return Error::Farm(format!("{farm}: {failure}"));

@@ -11,7 +11,7 @@ use crate::connect::Client;
 use crate::error::{Error, Result};
 use crate::folders::user_folder;
 use crate::upload::{Sending, Uploaded, upload};
-use farm_source::{Disk, Location, Source, Surroundings};
+use farm_source::{Always, Disk, Location, Source, Surroundings};
 
 /// Reads what lies there and uploads what the farm lacks of it. `is_temporary`: it will not be there another time, so
 /// nothing is remembered of it.
@@ -52,12 +52,19 @@ pub(crate) async fn send(
 ///
 /// # Errors
 /// It can't be read.
-pub(crate) async fn read(location: &Location, is_temporary: bool, meant: Option<&Sources>) -> Result<Arc<Source>> {
+pub(crate) async fn read(
+    location: &Location,
+    is_temporary: bool,
+    meant: Option<&Sources>,
+) -> Result<Arc<Source>> {
     let (location, meant) = (location.clone(), meant.cloned());
     let reading = tokio::task::spawn_blocking(move || {
         let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
         let cache = if is_temporary { None } else { index_folder() };
-        farm_source::read(&location, &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref() })
+        farm_source::read(
+            &location,
+            &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref(), goes_on: &Always },
+        )
     });
     let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;
     Ok(Arc::new(source))

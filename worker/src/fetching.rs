@@ -5,13 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farm_dockerfile::{Pattern, Selection};
 use farm_proto::v1::AttemptEvent;
 use farm_source::upload::{Farm, Sending, UploadError, upload};
 use farm_source::{
-    ContextError, Disk, Links, Location, Recorded, Source, Surroundings, Unpacked, Wanted, read, read_folder,
+    ContextError, Disk, GoesOn, Links, Location, Recorded, Source, Surroundings, Unpacked, Wanted, read,
+    read_folder,
 };
 use farm_types::{
     ArchiveOrigin, ArchiveSource, Cause, Failure, FailureCode, FetchSource, FetchSpec, Fetched, FetchedRoot,
@@ -28,6 +29,8 @@ use crate::{notice, pointers};
 
 /// So much is looked through of a repository's history, bytes: its commits only.
 const MOST_HISTORY: u64 = 256 << 20;
+/// Reading what was fetched takes no longer: by its patterns it can ask for much more than its size tells.
+const READING: Duration = Duration::from_secs(300);
 /// A list of branches and tags takes no longer; looking through the history takes no longer either.
 const LIST: Duration = Duration::from_secs(45);
 
@@ -170,8 +173,8 @@ async fn from_git(
     let shown = format!("{} at {}", from.repository, checkout.commit.short());
     // Of one file it is known what it is to be.
     let refuses_pointers = from.lfs == Lfs::Refuse && !is_one_file;
-    let (source, dockerfile) = reading(move || {
-        let taken = take_in(&root, &shown, &take)?;
+    let (source, dockerfile) = reading((FailureCode::GitTooSlow, stop), move |goes_on| {
+        let taken = take_in(&root, &shown, &take, goes_on)?;
         if refuses_pointers {
             refuse_pointers(&taken.0, &shown)?;
         }
@@ -201,7 +204,8 @@ async fn look(
     let from = order.source;
     say(&format!("{} has {} branches and tags", from.repository, looked.refs.at.len()));
     let root = looked.nothing().to_owned();
-    let (source, dockerfile) = reading(move || take_in(&root, "", &Take::Refs)).await?;
+    let read = move |goes_on: &Until| take_in(&root, "", &Take::Refs, goes_on);
+    let (source, dockerfile) = reading((FailureCode::GitTooSlow, stop), read).await?;
     let default = looked.refs.default_branch.as_ref().map(|branch| format!("refs/heads/{branch}"));
     let origin = GitOrigin {
         repository: from.repository,
@@ -226,8 +230,8 @@ async fn from_archive(
     let shown = order.source.archive.to_string();
     let Opened { unpacked, place, digest } = opened;
     let refuses_pointers = order.source.lfs == Lfs::Refuse && !matches!(take, Take::File(_));
-    let (source, dockerfile, files) = reading(move || {
-        let (source, dockerfile, folder) = take_in_archive(unpacked, &shown, &take)?;
+    let (source, dockerfile, files) = reading((FailureCode::ArchiveTooSlow, stop), move |goes_on| {
+        let (source, dockerfile, folder) = take_in_archive(unpacked, &shown, &take, goes_on)?;
         if refuses_pointers {
             refuse_pointers(&source, &shown)?;
         }
@@ -239,26 +243,53 @@ async fn from_archive(
     Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs: None, files: Box::new(files) })
 }
 
-/// Reads, elsewhere.
-async fn reading<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, Unread> + Send + 'static,
-) -> Result<T, Failure> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|error| bug(format!("the source's reading failed: {error}")))?
-        .map_err(|error| unread(&error))
+/// Until when something is read.
+#[derive(Debug)]
+struct Until {
+    time: Instant,
+    stop: CancellationToken,
 }
 
-const AROUND: Surroundings<'static> =
-    Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None };
+impl GoesOn for Until {
+    fn goes_on(&self) -> bool {
+        !self.stop.is_cancelled() && Instant::now() < self.time
+    }
+}
+
+/// Reads, elsewhere, for as long as somebody waits for it. If it takes too long it fails with that code.
+async fn reading<T: Send + 'static>(
+    (too_slow, stop): (FailureCode, &CancellationToken),
+    read: impl FnOnce(&Until) -> Result<T, Unread> + Send + 'static,
+) -> Result<T, NotFetched> {
+    let own = stop.child_token();
+    let _stops = own.clone().drop_guard();
+    let until = Until { time: Instant::now() + READING, stop: own };
+    let read = tokio::task::spawn_blocking(move || read(&until)).await;
+    match read.map_err(|error| bug(format!("the source's reading failed: {error}")))? {
+        Err(Unread::Other(ContextError::BrokenOff)) if stop.is_cancelled() => Err(NotFetched::Stopped),
+        Err(Unread::Other(ContextError::BrokenOff)) => {
+            let text = format!(
+                "reading what was fetched took more than {} s; take files out of it, or lines out of its .dockerignore",
+                READING.as_secs()
+            );
+            Err(Failure::new(Cause::Deadline, too_slow, text).into())
+        }
+        read => read.map_err(|error| unread(&error).into()),
+    }
+}
+
+fn around(goes_on: &dyn GoesOn) -> Surroundings<'_> {
+    Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None, goes_on }
+}
 
 /// Reads what becomes the snapshot; beside it the Dockerfile's name, if there is one.
-fn take_in(root: &Path, shown: &str, take: &Take) -> Result<(Source, String), Unread> {
+fn take_in(root: &Path, shown: &str, take: &Take, goes_on: &Until) -> Result<(Source, String), Unread> {
     if let Take::Build(dockerfile) = take {
         let dockerfile = (!dockerfile.is_empty()).then_some(dockerfile.as_str());
         let location = Location::enclosed(root, shown, dockerfile).map_err(Unread::Dockerfile)?;
-        return Ok((read(&location, &AROUND)?, location.dockerfile_name.clone()));
+        return Ok((read(&location, &around(goes_on))?, location.dockerfile_name.clone()));
     }
-    Ok((take_folder(root, &Recorded::default(), take)?, String::new()))
+    Ok((take_folder(root, &Recorded::default(), take, goes_on)?, String::new()))
 }
 
 /// The same of an archive; beside it what holds its files.
@@ -266,6 +297,7 @@ fn take_in_archive(
     unpacked: Unpacked,
     shown: &str,
     take: &Take,
+    goes_on: &Until,
 ) -> Result<(Source, String, tempfile::TempDir), Unread> {
     if let Take::Build(dockerfile) = take {
         let file = (!dockerfile.is_empty()).then_some(Path::new(dockerfile));
@@ -273,16 +305,21 @@ fn take_in_archive(
         let wanted = Wanted { file, is_own_file: false, named: &named, links: Links::default() };
         let (mut location, files) = Location::in_archive(unpacked, &wanted).map_err(Unread::Dockerfile)?;
         shown.clone_into(&mut location.shown);
-        return Ok((read(&location, &AROUND)?, location.dockerfile_name.clone(), files));
+        return Ok((read(&location, &around(goes_on))?, location.dockerfile_name.clone(), files));
     }
     let Unpacked { folder, recorded, left_out } = unpacked;
-    let mut source = take_folder(folder.path(), &recorded, take)?;
+    let mut source = take_folder(folder.path(), &recorded, take, goes_on)?;
     source.warnings.extend(left_out);
     Ok((source, String::new(), folder))
 }
 
 /// Reads what is taken of a folder for no build.
-fn take_folder(root: &Path, recorded: &Recorded, take: &Take) -> Result<Source, ContextError> {
+fn take_folder(
+    root: &Path,
+    recorded: &Recorded,
+    take: &Take,
+    goes_on: &Until,
+) -> Result<Source, ContextError> {
     let alone = match take {
         Take::File(path) => {
             let mut alone = Selection::none();
@@ -291,7 +328,7 @@ fn take_folder(root: &Path, recorded: &Recorded, take: &Take) -> Result<Source, 
         }
         _ => Selection::All,
     };
-    read_folder(root, recorded, *take == Take::Context, &alone, &AROUND)
+    read_folder(root, recorded, *take == Take::Context, &alone, &around(goes_on))
 }
 
 /// Refuses a source with pointers of Git LFS in it.
@@ -337,9 +374,9 @@ fn unread(error: &Unread) -> Failure {
         Unread::Other(
             error @ (ContextError::Name(_) | ContextError::IgnoreFile(_) | ContextError::Location(_)),
         ) => Failure::new(Cause::User, FailureCode::SourceUnusable, error.to_string()),
-        Unread::Other(error @ (ContextError::Unreadable { .. } | ContextError::Changed(_))) => {
-            Failure::new(Cause::Infrastructure, FailureCode::SourceUnreadable, error.to_string())
-        }
+        Unread::Other(
+            error @ (ContextError::Unreadable { .. } | ContextError::Changed(_) | ContextError::BrokenOff),
+        ) => Failure::new(Cause::Infrastructure, FailureCode::SourceUnreadable, error.to_string()),
     }
 }
 
@@ -360,4 +397,42 @@ fn unsent(error: UploadError) -> NotFetched {
 
 fn bug(text: String) -> Failure {
     Failure::new(Cause::Bug, FailureCode::WorkerBug, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reading_ends_with_whoever_waits_for_it_and_is_too_slow_otherwise() {
+        let stop = CancellationToken::new();
+        let broken_off = |_: &Until| Err::<(), _>(Unread::Other(ContextError::BrokenOff));
+        let slow = reading((FailureCode::GitTooSlow, &stop), broken_off).await.unwrap_err();
+        let NotFetched::Failed(failure) = slow else { panic!("{slow:?}") };
+        assert_eq!((failure.cause, failure.code), (Cause::Deadline, FailureCode::GitTooSlow));
+        assert!(failure.message.contains("300 s"), "{}", failure.message);
+
+        // Whoever waited has gone: the thread sees it.
+        let (begun, is_begun) = std::sync::mpsc::channel();
+        let (ended, is_ended) = tokio::sync::oneshot::channel();
+        let read = move |until: &Until| {
+            begun.send(()).unwrap();
+            while until.goes_on() {
+                std::thread::yield_now();
+            }
+            ended.send(()).unwrap();
+            Err::<(), _>(Unread::Other(ContextError::BrokenOff))
+        };
+        let waits = tokio::spawn({
+            let stop = stop.clone();
+            async move { reading((FailureCode::GitTooSlow, &stop), read).await.is_err() }
+        });
+        tokio::task::spawn_blocking(move || is_begun.recv().unwrap()).await.unwrap();
+        waits.abort();
+        is_ended.await.unwrap();
+
+        stop.cancel();
+        let stopped = reading((FailureCode::GitTooSlow, &stop), broken_off).await.unwrap_err();
+        assert!(matches!(stopped, NotFetched::Stopped), "{stopped:?}");
+    }
 }

@@ -13,8 +13,12 @@ use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
 
 /// A pointer is shorter, bytes.
 const TOO_LONG: u64 = 1024;
-/// The first line of each.
-const VERSION: &str = "version https://git-lfs.github.com/spec/v1";
+/// The first line of each is one of these. git-lfs writes the first, and reads those of its alpha versions as well (its `lfs/pointer.go`).
+const VERSIONS: [&str; 3] = [
+    "version https://git-lfs.github.com/spec/v1",
+    "version https://hawser.github.com/spec/v1",
+    "version http://git-media.io/v/2",
+];
 
 /// The files of a source that are pointers, by their names: each of several equal ones. Blocks.
 ///
@@ -71,7 +75,7 @@ fn is_text_of_pointer(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else { return false };
     let mut lines = text.lines();
     let has = |key: &str| text.lines().any(|line| line.split_once(' ').is_some_and(|(word, _)| word == key));
-    lines.next() == Some(VERSION) && has("oid") && has("size")
+    lines.next().is_some_and(|line| VERSIONS.contains(&line)) && has("oid") && has("size")
 }
 
 #[cfg(test)]
@@ -81,15 +85,21 @@ mod tests {
     #[test]
     fn each_file_that_is_a_pointer_counts_though_several_are_equal() {
         let folder = tempfile::tempdir().unwrap();
-        let pointer = format!("{VERSION}\noid sha256:1\nsize 2\n");
+        let version = VERSIONS[0];
+        let pointer = format!("{version}\noid sha256:1\nsize 2\n");
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
         for (name, text) in
             [("a/b/x", &pointer[..]), ("a/y", &pointer), ("z", &pointer), ("a/file", "size 2\n")]
         {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let around =
-            farm_source::Surroundings { cache: None, now_ns: 0, files: &farm_source::Disk, meant: None };
+        let around = farm_source::Surroundings {
+            cache: None,
+            now_ns: 0,
+            files: &farm_source::Disk,
+            meant: None,
+            goes_on: &farm_source::Always,
+        };
         let all = farm_dockerfile::Selection::All;
         let source =
             farm_source::read_folder(folder.path(), &farm_source::Recorded::default(), false, &all, &around);
@@ -98,24 +108,27 @@ mod tests {
 
     #[test]
     fn a_pointer_is_told_from_what_only_speaks_of_one() {
+        let [version, hawser, media] = VERSIONS;
         let oid = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393";
         for text in [
-            format!("{VERSION}\noid sha256:{oid}\nsize 12345\n"),
-            format!("{VERSION}\next-0-foo sha256:{oid}\noid sha256:{oid}\nsize 0\n"),
+            format!("{version}\noid sha256:{oid}\nsize 12345\n"),
+            format!("{version}\next-0-foo sha256:{oid}\noid sha256:{oid}\nsize 0\n"),
+            format!("{hawser}\noid sha256:{oid}\nsize 12345\n"),
+            format!("{media}\noid sha256:{oid}\nsize 12345\n"),
             // As `eol=crlf` leaves it.
-            format!("{VERSION}\r\noid sha256:{oid}\r\nsize 12345\r\n"),
+            format!("{version}\r\noid sha256:{oid}\r\nsize 12345\r\n"),
         ] {
             assert!(is_text_of_pointer(text.as_bytes()), "{text}");
         }
         for text in [
             String::new(),
-            format!("{VERSION}\n"),
-            format!("{VERSION}\nsize 12345\n"),
-            format!("# {VERSION}\noid sha256:{oid}\nsize 12345\n"),
+            format!("{version}\n"),
+            format!("{version}\nsize 12345\n"),
+            format!("# {version}\noid sha256:{oid}\nsize 12345\n"),
             format!("version https://git-lfs.github.com/spec/v10\noid sha256:{oid}\nsize 12345\n"),
         ] {
             assert!(!is_text_of_pointer(text.as_bytes()), "{text}");
         }
-        assert!(!is_text_of_pointer(&[VERSION.as_bytes(), b"\noid \xff\nsize 1\n"].concat()));
+        assert!(!is_text_of_pointer(&[version.as_bytes(), b"\noid \xff\nsize 1\n"].concat()));
     }
 }

@@ -12,7 +12,7 @@ use farm_proto::v1::upload_objects_request::Part;
 use farm_proto::v1::{ObjectKind, SnapshotRoot};
 use farm_proto::{MAX_MESSAGE_BYTES, PIECE_BYTES};
 use farm_source::upload::{PACK_BYTES, SESSIONS};
-use farm_source::{Disk, Location, Surroundings, read};
+use farm_source::{Always, Disk, Location, Surroundings, read};
 use farm_types::Digest;
 use farm_types::snapshot::{Folder, names};
 use tonic::{Request, Response, Status, Streaming};
@@ -189,7 +189,13 @@ async fn served(fake: &Fake) -> Client {
 
 fn source(dir: &Path) -> Arc<Source> {
     let location = Location::find(dir.to_str().unwrap(), None, &BTreeMap::new()).unwrap();
-    Arc::new(read(&location, &Surroundings { cache: None, now_ns: 0, files: &Disk, meant: None }).unwrap())
+    Arc::new(
+        read(
+            &location,
+            &Surroundings { cache: None, now_ns: 0, files: &Disk, meant: None, goes_on: &Always },
+        )
+        .unwrap(),
+    )
 }
 
 fn folder() -> tempfile::TempDir {

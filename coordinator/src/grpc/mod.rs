@@ -49,6 +49,8 @@ use crate::tls;
 
 /// The longest message about trusts, joining and signing in, bytes: anybody may send one.
 const MAX_TRUST_MESSAGE: usize = 64 * 1024;
+/// The longest message about hooks, bytes: rules of 65536 and whose they are.
+const MAX_HOOK_MESSAGE: usize = 72 * 1024;
 /// The longest message about a project's secrets, bytes: one value of 512000.
 const MAX_SECRET_MESSAGE: usize = 1024 * 1024;
 
@@ -103,7 +105,7 @@ pub(crate) async fn serve(
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let hooks = HookServiceServer::new(hooks::Hooks::new(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_TRUST_MESSAGE);
+        .max_decoding_message_size(MAX_HOOK_MESSAGE);
     let notices = NoticeServiceServer::new(notices::Notices::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let audit = AuditServiceServer::new(people::Audit::new(Arc::clone(&shared)));

@@ -275,7 +275,7 @@ impl NoticeService for Notices {
             );
             return Err(status::invalid(Invalid::new("notice", name, cure)));
         };
-        let (rotated, version) = (address.rotated(), Uuid::new_v4());
+        let (rotated, version) = (address.rotated(notice.before_ends_at.is_some()), Uuid::new_v4());
         let sealed = rotated.sealed(&self.shared.keyring, (member.project, notice.id, version));
         let done = self
             .shared

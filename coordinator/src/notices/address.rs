@@ -48,11 +48,13 @@ impl Address {
         Self { url, secrets }
     }
 
-    /// The same with another secret; the one before stays beside it.
+    /// The same with another secret; the one before stays beside it. While one from before that counts (`has_before`), the oldest of them
+    /// stays as well: the receiver may have seen none since.
     #[must_use]
-    pub fn rotated(&self) -> Self {
+    pub fn rotated(&self, has_before: bool) -> Self {
         let new = new_secret(Provider::Generic, rand::random());
-        let secrets = [Some(new), self.secrets.first().cloned()].into_iter().flatten().collect();
+        let oldest = self.secrets.last().filter(|_| has_before && self.secrets.len() > 1);
+        let secrets = [Some(&new), self.secrets.first(), oldest].into_iter().flatten().cloned().collect();
         Self { url: self.url.clone(), secrets }
     }
 
@@ -154,8 +156,16 @@ mod tests {
     fn a_webhook_has_two_secrets_while_it_gets_another_and_nothing_is_printed() {
         let made = Address::new(NoticeKind::Webhook, "https://a.example/s3cret".to_owned());
         assert!(made.secret().starts_with("whsec_") && made.secrets.len() == 1);
-        let rotated = made.rotated().rotated();
-        assert!(rotated.secrets.len() == 2 && rotated.secret() != made.secret());
+        let second = made.rotated(false);
+        assert_eq!(second.secrets[1..], made.secrets[..]);
+        assert_ne!(second.secret(), made.secret());
+        // Whoever didn't hear of the second has the first still; who did has that.
+        let third = second.rotated(true);
+        assert_eq!(third.secrets[1..], second.secrets[..]);
+        let fourth = third.rotated(true);
+        assert_eq!(fourth.secrets[1..], [third.secrets[0].clone(), made.secrets[0].clone()]);
+        // A day later the ones before count no more.
+        assert_eq!(fourth.rotated(false).secrets[1..], fourth.secrets[..1]);
         assert_eq!(Address::new(NoticeKind::Slack, String::new()).secret(), "");
         assert!(!format!("{made:?}").contains("s3cret") && !format!("{made:?}").contains("whsec"));
     }

@@ -44,7 +44,19 @@ impl std::fmt::Debug for Mailer {
 /// It is none.
 pub fn check(address: &str) -> Result<(), Invalid> {
     let is_fit = address.len() <= LONGEST && address.is_ascii() && address.parse::<lettre::Address>().is_ok();
-    if is_fit { Ok(()) } else { Err(Invalid::new("address", address, "write it as ada@example.com")) }
+    if !is_fit {
+        return Err(Invalid::new("address", address, "write it as ada@example.com"));
+    }
+    // The mail server would be sent to a machine that farm itself may not ask.
+    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+    if domain.starts_with('[') || domain.parse::<std::net::IpAddr>().is_ok() {
+        return Err(Invalid::new(
+            "address",
+            address,
+            "write a domain's name behind the @, as ada@example.com",
+        ));
+    }
+    Ok(())
 }
 
 impl Mailer {
@@ -242,6 +254,10 @@ mod tests {
             "ada@example.com,bob@example.com",
             "ada@example.com\r\nBcc: x@y.z",
             "Ada <ada@example.com>",
+            // Where a mail server would be sent to a machine of its own network.
+            "ada@[10.0.0.5]",
+            "ada@[IPv6:fd00::1]",
+            "ada@10.0.0.5",
         ] {
             assert!(check(address).is_err(), "{address}");
         }

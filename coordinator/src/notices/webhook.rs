@@ -50,7 +50,7 @@ pub fn signed(
     now: i64,
     body: &[u8],
 ) -> Vec<(&'static str, String)> {
-    let most = if has_before { 2 } else { 1 };
+    let most = if has_before { address.secrets.len() } else { 1 };
     let secrets: Vec<&str> = address.secrets.iter().take(most).map(String::as_str).collect();
     farm_hooks::signed(&secrets, &format!("msg_{}", id.simple()), now, body).into()
 }

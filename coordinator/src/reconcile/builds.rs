@@ -38,7 +38,11 @@ const UNUSED: Duration = Duration::from_secs(15 * 60);
 type Swept = Option<(Instant, Duration)>;
 
 /// Removes while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut swept: Swept = None;

@@ -39,7 +39,11 @@ impl Stuck {
 }
 
 /// Looks until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Told once, and anew when it changes.

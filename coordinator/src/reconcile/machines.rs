@@ -13,7 +13,11 @@ use crate::shared::Shared;
 
 /// Holds the leader row while it can, and tells the loops, until `shutdown`. In passing it says for all whether the
 /// database answers.
-pub(crate) async fn campaign(shared: Arc<Shared>, lead: watch::Sender<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn campaign(
+    shared: Arc<Shared>,
+    lead: watch::Sender<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let times = shared.config.leadership;
     let mut tick = tokio::time::interval(times.renew());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

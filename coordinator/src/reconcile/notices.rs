@@ -15,6 +15,7 @@ use farm_store::notices::outbox::{Again, Claimed, Message};
 use farm_types::{NoticeId, NoticeKind, Waits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -55,13 +56,19 @@ impl Due for Message {
 }
 
 /// Tells while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut under_way: JoinSet<NoticeId> = JoinSet::new();
     let mut busy: Busy<Message> = Busy::default();
     let mut is_open = false;
+    // What ends meanwhile doesn't put it off.
+    let mut looked = Instant::now();
     loop {
         let next = async {
-            tokio::time::sleep(if is_open { TICK.0 } else { TICK.1 }).await;
+            tokio::time::sleep_until(looked + if is_open { TICK.0 } else { TICK.1 }).await;
             leading(&mut lead).await
         };
         let epoch = tokio::select! {
@@ -79,6 +86,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Le
                 None => break,
             },
         };
+        looked = Instant::now();
         let begun = async {
             is_open = shared.loops.has_open_notices().await?;
             if !is_open {

@@ -20,7 +20,11 @@ use crate::shared::Shared;
 ///
 /// # Errors
 /// There is no such build for whoever asks, or the farm can't tell.
-pub(crate) async fn page(shared: &Arc<Shared>, mut asked: Asked, place: Place) -> Result<Response<Body>, Problem> {
+pub(crate) async fn page(
+    shared: &Arc<Shared>,
+    mut asked: Asked,
+    place: Place,
+) -> Result<Response<Body>, Problem> {
     let Some(visitor) = visitor(shared, &mut asked, Action::ReadBuilds).await? else {
         return sign_in::ask(shared, &asked, &Next::build(place), "");
     };

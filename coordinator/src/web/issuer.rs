@@ -81,7 +81,11 @@ pub(crate) async fn leave(shared: &Shared, asked: &Asked, next: &Next) -> Result
 ///
 /// # Errors
 /// It isn't the answer to this browser's sign-in, or shows nobody whom the farm lets in.
-pub(crate) async fn arrive(shared: &Shared, asked: &Asked, returned: Returned) -> Result<Response<Body>, Problem> {
+pub(crate) async fn arrive(
+    shared: &Shared,
+    asked: &Asked,
+    returned: Returned,
+) -> Result<Response<Body>, Problem> {
     let sign_ins = sign_ins(shared)?;
     let kept = Cookie::Leave.read(&asked.headers, asked.is_secure);
     let leaving = kept.as_deref().and_then(Leaving::read);

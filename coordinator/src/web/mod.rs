@@ -101,12 +101,12 @@ impl Web {
                 Box::pin(sign_in::by_token(shared, asked, &form)).await
             }
             (Route::SignOut, Method::POST) => {
-                let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
+                let _visit = visitor::enter(shared, &asked)?;
                 let form = forms::read(&self.memory, &asked.headers, body).await?;
                 Box::pin(sign_in::out(shared, asked, &form)).await
             }
             (Route::Approve(place), Method::POST) => {
-                let _visit = asked.from.map(|from| shared.doors.open_call(from)).transpose()?;
+                let _visit = visitor::enter(shared, &asked)?;
                 let form = forms::read(&self.memory, &asked.headers, body).await?;
                 Box::pin(approve::give(shared, asked, place, &form)).await
             }

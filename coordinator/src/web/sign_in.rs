@@ -78,7 +78,11 @@ pub fn ask(shared: &Shared, asked: &Asked, next: &Next, trouble: &str) -> Result
 ///
 /// # Errors
 /// The form isn't theirs, they come too often, or the database doesn't answer.
-pub(crate) async fn by_token(shared: &Shared, mut asked: Asked, form: &Form) -> Result<Response<Body>, Problem> {
+pub(crate) async fn by_token(
+    shared: &Shared,
+    mut asked: Asked,
+    form: &Form,
+) -> Result<Response<Body>, Problem> {
     let next = form.get("next").map(|next| Next::read(next)).unwrap_or_default();
     let visit = Cookie::Visit.read(&asked.headers, asked.is_secure).and_then(Secret::read);
     own(&asked.headers, shared.config.web.public_url.as_deref(), form, visit.as_ref())?;

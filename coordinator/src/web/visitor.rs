@@ -15,6 +15,7 @@ use super::asked::Asked;
 use super::cookies::Cookie;
 use super::forms::Secret;
 use super::problem::Problem;
+use crate::limits::Visit;
 use crate::people::Caller;
 use crate::people::identities::Proof;
 use crate::people::principal::{Kind, Principal};
@@ -42,11 +43,27 @@ fn shown(headers: &HeaderMap, is_secure: bool) -> Option<(Proof, Option<Secret>)
     Some((Proof::Session(secret.digest()), Some(secret)))
 }
 
+/// Lets somebody's form in; whoever is known takes no place from the strangers of the same address.
+///
+/// # Errors
+/// Too many strangers come from there.
+pub(crate) fn enter(shared: &Shared, asked: &Asked) -> Result<Option<Visit>, Problem> {
+    let shows = shown(&asked.headers, asked.is_secure);
+    if shows.is_some_and(|(proof, _)| shared.identities.remembers(proof)) {
+        return Ok(None);
+    }
+    Ok(asked.from.map(|from| shared.doors.open_call(from)).transpose()?)
+}
+
 /// Who asks, to do this; `None`: nobody whom the farm knows.
 ///
 /// # Errors
 /// They come too often, or the database doesn't answer.
-pub(crate) async fn visitor(shared: &Shared, asked: &mut Asked, action: Action) -> Result<Option<Visitor>, Problem> {
+pub(crate) async fn visitor(
+    shared: &Shared,
+    asked: &mut Asked,
+    action: Action,
+) -> Result<Option<Visitor>, Problem> {
     let doors = &shared.doors;
     let Some((proof, session)) = shown(&asked.headers, asked.is_secure) else {
         if let Some(from) = asked.from {

@@ -12,6 +12,9 @@ use super::ContextError;
 use super::location::{Links, Location, link_at};
 use super::within::{Leads, follow};
 
+/// An ignore file is no longer, bytes.
+const LONGEST: u64 = 1 << 20;
+
 /// The patterns of a location's context. What is said of them is added to `warnings`.
 ///
 /// # Errors
@@ -79,6 +82,10 @@ fn read(path: &Path, shown: &str) -> Result<PatternSet, ContextError> {
     match path.symlink_metadata() {
         Ok(found) if !found.is_file() => {
             let what = "this is no regular file; make it one, or take it away";
+            return Err(ContextError::IgnoreFile(format!("{shown}: {what}")));
+        }
+        Ok(found) if found.len() > LONGEST => {
+            let what = format!("this has {} bytes; it has {LONGEST} at most, so take some out", found.len());
             return Err(ContextError::IgnoreFile(format!("{shown}: {what}")));
         }
         Ok(_) => {}

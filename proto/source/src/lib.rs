@@ -38,7 +38,7 @@ use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, n
 pub use files::{Disk, Files, OpenFile, Stat};
 pub use index::Index;
 pub use location::{Links, Location, Wanted};
-pub use unpack::{GoesOn, Limits, Recorded, Stamp, Unpacked};
+pub use unpack::{Always, GoesOn, Limits, Recorded, Stamp, Unpacked};
 
 pub use files::open as open_file;
 
@@ -66,7 +66,10 @@ pub enum ContextError {
         "{0} isn't valid UTF-8, which image builders can't take; rename it, or leave it out with a line in .dockerignore"
     )]
     Name(String),
-    /// `.dockerignore` can't be understood.
+    /// It wasn't to go on ([`Surroundings::goes_on`]).
+    #[error("its reading was broken off")]
+    BrokenOff,
+    /// `.dockerignore` can't be understood, or asks too much.
     #[error("{0}")]
     IgnoreFile(String),
     /// The context or the Dockerfile isn't there or isn't what it should be.
@@ -159,6 +162,8 @@ pub struct Surroundings<'a> {
     pub files: &'a dyn Files,
     /// What of the contexts is meant; `None`: all.
     pub meant: Option<&'a Sources>,
+    /// Whether it is to go on, asked for each file and folder.
+    pub goes_on: &'a dyn GoesOn,
 }
 
 /// Walks and hashes all roots. Takes as many threads as there are CPUs; blocks.
@@ -219,10 +224,13 @@ impl Source {
         around: &Surroundings<'_>,
         seen: &mut HashSet<PathBuf>,
     ) -> Result<(), ContextError> {
-        let scan = walk::scan(root, patterns, meant::find(root, selection)?, recorded)?;
+        let scan = walk::scan(root, patterns, meant::find(root, selection)?, recorded, around.goes_on)?;
         let index = Index::load(around.cache.as_deref(), root, selection);
         let digests = files::in_parallel(scan.files.len(), |i, buffer| {
             let file = &scan.files[i];
+            if !around.goes_on.goes_on() {
+                return Err(ContextError::BrokenOff);
+            }
             match index.get(&file.name, &file.stat) {
                 Some(digest) => Ok((Some((digest, file.stat)), false)),
                 None => files::digest(around.files, &root.join(&file.name), &file.name, buffer)

@@ -48,6 +48,7 @@ pub(super) fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surround
         now_ns: i64::try_from(now_ns).unwrap(),
         files,
         meant: None,
+        goes_on: &Always,
     }
 }
 
@@ -460,4 +461,34 @@ fn a_folder_alone_is_read_with_or_without_its_ignore_file_and_an_enclosed_one_is
     symlink("../out", root.join("Dockerfile")).unwrap();
     let error = Location::enclosed(&root, "it", None).unwrap_err().to_string();
     assert!(error.contains("Dockerfile") && !error.contains(bed.dir.path().to_str().unwrap()), "{error}");
+}
+
+#[derive(Debug)]
+struct Times(AtomicUsize);
+
+impl GoesOn for Times {
+    fn goes_on(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+#[test]
+fn what_takes_too_long_is_broken_off_while_it_is_listed_and_while_it_is_read() {
+    let bed = Bed::new(&[("Dockerfile", "FROM x"), ("a", "1"), ("b", "2")]);
+    // It is asked three times while the folder is listed, and three times while its files are read.
+    for (times, is_broken_off) in [(0, true), (2, true), (4, true), (6, false)] {
+        let times = Times(AtomicUsize::new(times));
+        let around = Surroundings { goes_on: &times, ..around(&Disk, None) };
+        let read = read(&bed.locate("", None).unwrap(), &around);
+        assert_eq!(matches!(read, Err(ContextError::BrokenOff)), is_broken_off, "{read:?}");
+    }
+}
+
+#[test]
+fn an_ignore_file_that_is_too_long_is_refused_before_it_is_read() {
+    let bed = Bed::new(&[("Dockerfile", "FROM x"), (".dockerignore", "")]);
+    let file = fs::OpenOptions::new().write(true).open(bed.path(".dockerignore")).unwrap();
+    file.set_len((1 << 20) + 1).unwrap();
+    let told = bed.read("", None).unwrap_err().to_string();
+    assert!(told.contains(".dockerignore") && told.contains("1048577") && told.contains("1048576"), "{told}");
 }

@@ -95,7 +95,7 @@ pub trait GoesOn: std::fmt::Debug + Sync {
 
 /// Nothing is broken off.
 #[derive(Debug, Clone, Copy)]
-struct Always;
+pub struct Always;
 
 impl GoesOn for Always {
     fn goes_on(&self) -> bool {

@@ -16,7 +16,10 @@ use farm_types::snapshot::{Entry, Folder, Node};
 use super::ContextError;
 use super::files::Stat;
 use super::meant::Meant;
-use super::unpack::{Recorded, Stamp, TOLD};
+use super::unpack::{GoesOn, Recorded, Stamp, TOLD};
+
+/// What patterns say of folders that aren't entered yet takes no more memory, bytes.
+const MOST_HELD: usize = 64 << 20;
 
 /// The files and folders of a context, as they were listed.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(super) struct Scan {
     pub(super) files: Vec<FoundFile>,
     /// Sentences on what was left out though no pattern says so.
     pub(super) left_out: Vec<String>,
+    /// The verdicts on folders that aren't entered yet, bytes.
+    held: usize,
 }
 
 /// A regular file of the source.
@@ -76,12 +81,14 @@ pub(super) fn mode(metadata: &Metadata) -> u32 {
 /// Walks the folder at `root`, or what is meant of it. What is in `recorded` has its modes and times from there.
 ///
 /// # Errors
-/// Something that isn't left out can't be listed or has a name that isn't UTF-8.
+/// Something that isn't left out can't be listed or has a name that isn't UTF-8; there are too many folders for so many patterns; or
+/// it isn't to go on.
 pub(super) fn scan(
     root: &Path,
     patterns: &PatternSet,
     meant: Meant,
     recorded: &Recorded,
+    goes_on: &dyn GoesOn,
 ) -> Result<Scan, ContextError> {
     let mut scan = Scan::default();
     scan.dirs.push(Dir {
@@ -94,7 +101,7 @@ pub(super) fn scan(
     let mut odd = 0;
     let mut at = 0;
     while at < scan.dirs.len() {
-        scan.list(at, root, patterns, recorded, &mut odd)?;
+        scan.list(at, root, (patterns, recorded), goes_on, &mut odd)?;
         at += 1;
     }
     if odd > TOLD {
@@ -113,13 +120,14 @@ impl Scan {
         &mut self,
         at: usize,
         root: &Path,
-        patterns: &PatternSet,
-        recorded: &Recorded,
+        (patterns, recorded): (&PatternSet, &Recorded),
+        goes_on: &dyn GoesOn,
         odd: &mut usize,
     ) -> Result<(), ContextError> {
         let path = self.dirs[at].path.clone();
         let excluded = self.dirs[at].excluded;
         let verdicts = std::mem::take(&mut self.dirs[at].verdicts);
+        self.held -= verdicts.bytes();
         let mut meant = std::mem::take(&mut self.dirs[at].meant);
         let shown = if path.is_empty() { root.display().to_string() } else { path.clone() };
         let names = if meant.is_whole {
@@ -136,6 +144,9 @@ impl Scan {
         };
         let mut entries = Vec::new();
         for os_name in names {
+            if !goes_on.goes_on() {
+                return Err(ContextError::BrokenOff);
+            }
             let place = root.join(&path).join(&os_name);
             let lossy = os_name.to_string_lossy();
             let entry_path =
@@ -160,6 +171,12 @@ impl Scan {
             let stamp = recorded.of(Path::new(&entry_path));
             let what = if kind.is_dir() {
                 let (excluded, verdicts) = (out, entry_verdicts);
+                self.held += verdicts.bytes();
+                if self.held > MOST_HELD {
+                    return Err(ContextError::IgnoreFile(format!(
+                        "{shown:?} has too many folders below it for so many lines in .dockerignore; take lines out of it"
+                    )));
+                }
                 let below = if meant.is_whole {
                     Meant { is_whole: true, ..Meant::default() }
                 } else {
@@ -245,5 +262,38 @@ impl Scan {
             folders.push((dir.path.clone(), folder));
         }
         Ok(folders)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unpack::Always;
+    use super::*;
+
+    #[test]
+    fn what_patterns_say_of_folders_that_wait_is_bounded() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        let patterns = PatternSet::parse("x\ny\n").unwrap();
+        let meant = || Meant { is_whole: true, ..Meant::default() };
+        let dir = |path: &str| Dir {
+            path: path.to_owned(),
+            entries: Vec::new(),
+            excluded: false,
+            verdicts: Verdicts::default(),
+            meant: meant(),
+        };
+        let list = |held| {
+            let mut scan = Scan { dirs: vec![dir("")], held, ..Scan::default() };
+            let listed = scan.list(0, root.path(), (&patterns, &Recorded::default()), &Always, &mut 0);
+            listed.map(|()| scan.held)
+        };
+        assert_eq!(list(0).unwrap(), 8);
+        assert_eq!(list(MOST_HELD - 8).unwrap(), MOST_HELD);
+        let told = list(MOST_HELD - 7).unwrap_err().to_string();
+        assert!(told.contains("too many folders") && told.contains(".dockerignore"), "{told}");
+        // Once a folder is entered, what was said of it is let go.
+        let scan = scan(root.path(), &patterns, meant(), &Recorded::default(), &Always).unwrap();
+        assert_eq!((scan.dirs.len(), scan.held), (2, 0));
     }
 }

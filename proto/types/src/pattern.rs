@@ -11,7 +11,7 @@
 //! passes over line breaks in names.
 //!
 //! Invariant: no text makes the parser or the matcher panic, and matching takes time in proportion to the
-//! pattern's length times the path's.
+//! pattern's length times the path's; a set has [`PatternSet::MOST`] patterns at most, of [`PatternSet::LONGEST`] bytes each.
 
 mod glob;
 
@@ -40,9 +40,25 @@ struct Rule {
 ///
 /// The default is that of the context's root.
 #[derive(Debug, Clone, Default)]
-pub struct Verdicts(Vec<bool>);
+pub struct Verdicts(Vec<u64>);
+
+impl Verdicts {
+    fn has(&self, rule: usize) -> bool {
+        self.0.get(rule / 64).is_some_and(|word| word >> (rule % 64) & 1 == 1)
+    }
+
+    /// How much memory it takes, bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * 8
+    }
+}
 
 impl PatternSet {
+    /// So many patterns are in a set at most.
+    pub const MOST: usize = 10_000;
+    /// A pattern is no longer, bytes: neither is a path.
+    pub const LONGEST: usize = 4096;
+
     /// Reads a whole `.dockerignore` file.
     ///
     /// # Errors
@@ -67,6 +83,15 @@ impl PatternSet {
             let line = line.as_ref().trim();
             if line.is_empty() {
                 continue;
+            }
+            if line.len() > Self::LONGEST {
+                let (thing, start) = (format!("ignore pattern in line {}", i + 1), first(line, 40));
+                let cure = format!("a pattern has {} bytes at most", Self::LONGEST);
+                return Err(Invalid::new(&thing, format!("{start}…"), cure));
+            }
+            if rules.len() == Self::MOST {
+                let (thing, cure) = ("ignore patterns", format!("there are {} at most", Self::MOST));
+                return Err(Invalid::new(thing, format!("more than {}", Self::MOST), cure));
             }
             let at_line = |mut error: Invalid| {
                 error.thing = format!("ignore pattern in line {}", i + 1);
@@ -122,16 +147,14 @@ impl PatternSet {
     /// Whoever walks doesn't enter a folder that is excluded unless [`Self::may_reinclude_below`] it.
     pub fn judge(&self, path: &str, above: &Verdicts) -> (bool, Verdicts) {
         let mut excluded = false;
-        let mut verdicts = Vec::with_capacity(self.rules.len());
+        let mut verdicts = vec![0; self.rules.len().div_ceil(64)];
         for (i, rule) in self.rules.iter().enumerate() {
             // A rule that could change nothing isn't asked; and what it would have said of this folder is
             // then not passed on to its entries. Odd, but so it is done.
-            let hit = above.0.get(i).copied().unwrap_or(false)
-                || (rule.negated == excluded && rule.glob.matches(path));
-            if hit {
+            if above.has(i) || (rule.negated == excluded && rule.glob.matches(path)) {
                 excluded = !rule.negated;
+                verdicts[i / 64] |= 1 << (i % 64);
             }
-            verdicts.push(hit);
         }
         (excluded, Verdicts(verdicts))
     }
@@ -146,6 +169,11 @@ impl PatternSet {
             rule.negated && rule.stem.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
         })
     }
+}
+
+/// The first so many characters.
+fn first(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -177,6 +205,21 @@ mod tests {
         // What an engine sends has no comments.
         assert!(PatternSet::from_lines(["#x"]).unwrap().is_excluded("#x"));
         assert!(PatternSet::parse("# only\n\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_file_can_ask_of_whoever_reads_it_is_bounded() {
+        let many = "a\n".repeat(PatternSet::MOST);
+        assert!(PatternSet::parse(&many).is_ok());
+        let told = PatternSet::parse(&(many + "b\n")).unwrap_err().to_string();
+        assert!(told.contains("10000 at most"), "{told}");
+        let long = "é".repeat(PatternSet::LONGEST / 2);
+        assert!(PatternSet::parse(&long).unwrap().is_excluded(&long));
+        let told = PatternSet::parse(&format!("x\n{long}y\n")).unwrap_err().to_string();
+        assert!(told.contains("line 2") && told.contains("4096 bytes") && told.len() < 300, "{told}");
+        // One bit for each of them, in each folder.
+        let verdicts = PatternSet::parse(&"a\n".repeat(1000)).unwrap().judge("a", &Verdicts::default()).1;
+        assert_eq!(verdicts.bytes(), 128);
     }
 
     #[test]

@@ -253,5 +253,14 @@ async fn what_others_do_neither_signs_a_browser_out_nor_locks_it_out() {
     statuses.dedup();
     assert_eq!(statuses, [401, 429]);
     assert_eq!(copy.get("/").status, 429);
-    assert_eq!(viewer.get("/").status, 200);
+    let home = viewer.get("/");
+    assert_eq!(home.status, 200);
+    // Nor does what strangers there ask for without one keep them from a form.
+    let mut statuses: Vec<u16> = (0..30).map(|_| neighbour.get("/").status).collect();
+    statuses.dedup();
+    assert_eq!(statuses.last(), Some(&429));
+    let guard = home.guard().to_owned();
+    assert_eq!(neighbour.post("/sign-out", &[("guard", &guard)]).status, 429);
+    assert_eq!(viewer.post("/sign-out", &[("guard", &guard)]).status, 303);
+    assert_eq!(viewer.get("/").status, 429);
 }

@@ -281,3 +281,25 @@ async fn deliveries_about_a_ref_take_turns_at_looking_and_a_place_is_of_what_the
     let gone = store.submit(&build("g", of("1", "web", of_one.order_key))).await.unwrap_err();
     assert!(matches!(gone, StoreError::Stale(_)), "{gone}");
 }
+
+#[tokio::test]
+async fn a_hooks_own_rules_are_kept_so_often_a_day_and_the_same_ones_once() {
+    let world = world().await;
+    let (store, project) = (&world.store, default_project());
+    let app = hook("app", &secret());
+    store.add_hook(&tester(), &app).await.unwrap();
+    let set = async |text: Option<&str>| store.set_hook_rules(&tester(), project, "app", app.id, text).await;
+    assert!(set(Some("one")).await.unwrap());
+    assert!(!set(Some("one")).await.unwrap());
+    assert_eq!(world.database.psql("SELECT count(*) FROM hook_rules"), "1");
+    assert!(set(None).await.unwrap() && !set(None).await.unwrap());
+    assert!(set(Some("one")).await.unwrap());
+    for n in 3..100 {
+        assert!(set(Some(&format!("{n}"))).await.unwrap());
+    }
+    let refused = set(Some("more")).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Exhausted { .. }), "{refused}");
+    assert_eq!(store.hook_rules(project, app.id, None).await.unwrap().unwrap().text, "99");
+    world.pass("25 hours");
+    assert!(set(Some("more")).await.unwrap());
+}

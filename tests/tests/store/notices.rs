@@ -272,6 +272,24 @@ async fn what_has_failed_recovers_once_and_not_by_something_older() {
 }
 
 #[tokio::test]
+async fn what_ended_while_nobody_was_to_be_told_makes_nothing_recover() {
+    let world = world().await;
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    assert_eq!(tell(&world, "1", How::Failed, Some("app")).await, 1);
+    world.store.remove_notice(&tester(), default_project(), "ops").await.unwrap();
+    add(&world, "ops", &NoticeOn::USUAL).await;
+    assert_eq!(
+        tell(&world, "2", How::Succeeded, Some("app")).await,
+        0,
+        "nobody knows what it was in between"
+    );
+    // One beside another changes nothing.
+    assert_eq!(tell(&world, "3", How::Failed, Some("app")).await, 1);
+    add(&world, "chat", &NoticeOn::USUAL).await;
+    assert_eq!(tell(&world, "4", How::Succeeded, Some("app")).await, 2);
+}
+
+#[tokio::test]
 async fn a_flood_is_told_as_one_summary_when_its_hour_is_over() {
     let world = world().await;
     add(&world, "ops", &NoticeOn::USUAL).await;

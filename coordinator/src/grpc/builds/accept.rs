@@ -39,7 +39,11 @@ pub struct Asked {
 ///
 /// # Errors
 /// What is wrong with it, or what the member may not, as the call is answered.
-pub(crate) async fn accept(shared: &Shared, member: &Member, asked: Asked) -> Result<(BuildRecord, bool), Status> {
+pub(crate) async fn accept(
+    shared: &Shared,
+    member: &Member,
+    asked: Asked,
+) -> Result<(BuildRecord, bool), Status> {
     check_key(&asked.idempotency_key).map_err(status::invalid)?;
     let spec = with_defaults(shared, member.project, asked.spec).await?;
     let spec = BuildSpec::try_from(spec).map_err(status::invalid)?;

@@ -43,7 +43,11 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 const MOST_ATTEMPTS: i32 = 12;
 
 /// Processes while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut is_busy = false;
     let asking = Arc::new(Asking::default());
     loop {

@@ -43,7 +43,11 @@ const MOST_UNKNOWN: i32 = 8;
 const WAITS: Waits = Waits::new(Duration::from_secs(1), Duration::from_secs(300));
 
 /// Sends while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let limits = Arc::new(Limits::default());
     let mut under_way: JoinSet<HookId> = JoinSet::new();
     let mut busy: Busy<ToSend> = Busy::default();

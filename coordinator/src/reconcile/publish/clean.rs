@@ -39,7 +39,11 @@ const NOTED_WITHIN: Duration = Duration::from_secs(15);
 const AT_ONCE: usize = 8;
 
 /// Cleans while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let Some(after) = shared.config.retention.unpublished() else { return shutdown.cancelled().await };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

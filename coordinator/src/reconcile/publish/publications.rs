@@ -119,7 +119,11 @@ impl UnderWay {
 }
 
 /// Publishes while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let locks = Arc::new(TagLocks::default());
     let mut under_way = UnderWay::default();
     while !shutdown.is_cancelled() {

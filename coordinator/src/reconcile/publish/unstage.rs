@@ -24,7 +24,11 @@ const TICK: Duration = Duration::from_secs(5);
 const BATCH: i64 = 64;
 
 /// Cleans while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     if shared.registries.staging().is_none() {
         return shutdown.cancelled().await;
     }

@@ -23,7 +23,11 @@ const HEADS: i64 = 64;
 const SILENT: usize = 3;
 
 /// Gives ready jobs to workers while leading, until `shutdown`.
-pub(crate) async fn run(shared: Arc<Shared>, mut lead: watch::Receiver<Option<Lead>>, shutdown: CancellationToken) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut lead: watch::Receiver<Option<Lead>>,
+    shutdown: CancellationToken,
+) {
     let mut put_off = PutOff::default();
     while !shutdown.is_cancelled() {
         let current = tokio::select! {

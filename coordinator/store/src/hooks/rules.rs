@@ -16,6 +16,9 @@ const SCHEMA: i32 = 58;
 /// As long those are kept that don't count any more, for deliveries that are under way: far longer than one is.
 const KEPT_SECONDS: f64 = 30.0 * 86_400.0;
 
+/// So often they are set within a day at most, as all of them are kept for so long.
+const MOST_A_DAY: i64 = 100;
+
 /// A project's own rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookRules {
@@ -28,12 +31,13 @@ pub struct HookRules {
 }
 
 impl Store {
-    /// Keeps rules at a hook; `None`: the repository's file counts again. False: that it does already.
+    /// Keeps rules at a hook; `None`: the repository's file counts again. False: those count already.
     ///
     /// From the first ones on, coordinators that know nothing of these are kept out: they would build by the repository's file.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Conflict`]: such a coordinator runs.
+    /// [`StoreError::Exhausted`]: they were set too often.
     pub async fn set_hook_rules(
         &self,
         by: &By,
@@ -56,8 +60,22 @@ impl Store {
             project.as_uuid(),
             hook.as_uuid()
         );
-        if counting.fetch_optional(&mut *tx).await?.flatten().is_none() && text.is_none() {
+        let counting = counting.fetch_optional(&mut *tx).await?.flatten();
+        if counting.as_deref() == text {
             return Ok(false);
+        }
+        let lately = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM hook_rules
+               WHERE project_id = $1 AND hook_id = $2 AND set_at > farm_now() - interval '1 day'"#,
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if lately >= MOST_A_DAY {
+            let what =
+                format!("the rules of hook {name} were set {lately} times within a day; wait until tomorrow");
+            return Err(StoreError::Exhausted { what, wait: None });
         }
         sqlx::query!(
             "INSERT INTO hook_rules (project_id, hook_id, version, rules, set_by)

@@ -119,6 +119,12 @@ impl Store {
         )
         .fetch_one(&mut *tx)
         .await?;
+        if there == 0 {
+            // While there was none nobody has written down what ended.
+            sqlx::query!("DELETE FROM notice_lines WHERE project_id = $1", new.project.as_uuid())
+                .execute(&mut *tx)
+                .await?;
+        }
         if there >= MOST {
             let what =
                 format!("the project has {there} notices, and more than {MOST} it may not have: remove some");

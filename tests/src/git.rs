@@ -1,6 +1,8 @@
 //! A git repository behind git's own `http-backend`, on 127.0.0.1.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -75,6 +77,18 @@ impl GitHost {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "a change"]);
         self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// From now on it takes pushes by http; after each this shell script is run, with a line `BEFORE AFTER REF` for each ref on its
+    /// standard input. What it prints is told to whoever pushes.
+    pub fn take_pushes(&self, script: &str) {
+        self.git(&["config", "http.receivepack", "true"]);
+        self.git(&["config", "receive.denyCurrentBranch", "ignore"]);
+        let hooks = self.folder.path().join("app.git/.git/hooks");
+        std::fs::create_dir_all(&hooks).unwrap();
+        let file = hooks.join("post-receive");
+        std::fs::write(&file, script).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Runs git in the repository; gives what it printed.

@@ -62,6 +62,7 @@ mod platforms;
 mod pressed;
 mod programs;
 mod publish_steps;
+mod pushed;
 mod reaching;
 mod references;
 mod registries;

@@ -459,7 +459,7 @@ async fn what_a_fork_proposes_is_leased_to_machines_that_are_not_trusted_and_sta
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 54)";
     world.database.psql(older);
     let beside = store.submit(&proposed("first", &[])).await.unwrap_err();
-    assert!(matches!(&beside, StoreError::Conflict(why) if why.contains("http://old")), "{beside}");
+    assert!(matches!(&beside, StoreError::Older(why) if why.contains("http://old")), "{beside}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     let build = store.submit(&proposed("first", &[])).await.unwrap();
     assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "55");

@@ -113,7 +113,7 @@ async fn a_look_notes_where_refs_are_and_makes_up_for_what_was_not_delivered_onc
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 55)",
     );
     let refused = store.begin_look(epoch, (project, app.id)).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
 
     let one = look(&world, &app, &listed(&[("heads/main", 1), ("tags/v1", 1)])).await;

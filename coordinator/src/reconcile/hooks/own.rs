@@ -235,7 +235,7 @@ pub(super) async fn moved(
     }
     let made = match shared.loops.make_own(epoch, of.project, &all).await {
         Ok(made) => made,
-        Err(StoreError::Conflict(why)) => return Ok(Begun::Later(why)),
+        Err(StoreError::Older(why)) => return Ok(Begun::Later(why)),
         Err(error) => return Err(error),
     };
     let mut done: Vec<String> = Vec::new();

@@ -270,7 +270,7 @@ impl Store {
     /// Approves a head: deliveries that wait for that go on. Approving it twice is no error.
     ///
     /// # Errors
-    /// As of [`Self::may_be_approved`].
+    /// As of [`Self::may_be_approved`]; [`StoreError::Older`]: older coordinators run, which would do the wrong thing with it.
     pub async fn approve(&self, by: &By, of: &Approval<'_>) -> Result<Approved> {
         let (project, hook, number) = (of.project.as_uuid(), of.hook.as_uuid(), number(of.number)?);
         let mut tx = self.begin().await?;

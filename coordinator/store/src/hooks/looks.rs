@@ -280,7 +280,7 @@ impl Store {
     /// Begins a hook's look: what is delivered from now on is left to itself. Answers the host that is asked.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: one goes on, or the hook is none of those any more. [`StoreError::Conflict`]: an older coordinator runs, which would do the wrong thing with what is
+    /// [`StoreError::Stale`]: one goes on, or the hook is none of those any more. [`StoreError::Older`]: an older coordinator runs, which would do the wrong thing with what is
     /// made up. Or another coordinator leads.
     pub async fn begin_look(&self, epoch: Epoch, (project, hook): (ProjectId, HookId)) -> Result<String> {
         let mut tx = self.begin_leading(epoch).await?;
@@ -450,7 +450,7 @@ impl Store {
     /// Takes what a look has found: notes where refs are, makes what was missed up, and ends the look.
     ///
     /// # Errors
-    /// As of [`Self::end_look`], and if the hook was removed or set meanwhile; [`StoreError::Conflict`]: an older coordinator runs.
+    /// As of [`Self::end_look`], and if the hook was removed or set meanwhile; [`StoreError::Older`]: an older coordinator runs.
     pub async fn take_look(
         &self,
         epoch: Epoch,

@@ -133,7 +133,7 @@ pub(super) async fn is_own(
 /// Makes a delivery. What is the same and wasn't begun yet is left as it is, if it is about an image.
 ///
 /// # Errors
-/// As of [`is_own`]; [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing.
+/// As of [`is_own`]; [`StoreError::Older`]: an older coordinator runs that would do the wrong thing.
 pub(super) async fn make(tx: &mut LeaderTx, project: ProjectId, hook: HookId, new: &NewOwn) -> Result<Made> {
     shut_out(tx.tx(), SCHEMA, "deliveries of the farm's own").await?;
     is_own(tx, (project, hook), new.event == SWEEP).await?;
@@ -245,7 +245,7 @@ impl Store {
     /// Has a schedule come next at this time (`None`: never), and makes its delivery, unless one of it waits or goes on. False: it does.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: somebody has done it. [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing. Or
+    /// [`StoreError::Stale`]: somebody has done it. [`StoreError::Older`]: an older coordinator runs that would do the wrong thing. Or
     /// another coordinator leads.
     pub async fn come(
         &self,
@@ -395,7 +395,7 @@ impl Store {
     /// Makes deliveries of a project's hooks, all at once, and says of each what became of it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing. Or another coordinator leads.
+    /// [`StoreError::Older`]: an older coordinator runs that would do the wrong thing. Or another coordinator leads.
     pub async fn make_own(
         &self,
         epoch: Epoch,

@@ -149,9 +149,10 @@ pub(super) async fn commented(
     comment: &Comment,
 ) -> Step<Begun> {
     let of = delivered.of;
-    let Comment::Approve { pull_request, commit, at } = comment;
+    let Comment::Approve { pull_request, commit, base, at } = comment;
     let head = Head::Commented {
         begins: commit.as_deref(),
+        base: base.as_deref(),
         sequence: of.sequence,
         at: *at,
         received_at: of.received_at,

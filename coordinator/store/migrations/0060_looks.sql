@@ -1,0 +1,16 @@
+-- What looks, and what follows from images that move, have to tell apart. Each column has a value by which coordinators of before go on as
+-- they did.
+
+-- Since when its base, its repository and whether it is open are as they are, by the farm's clock.
+-- locks: pull requests are kept for weeks only
+ALTER TABLE pull_requests ADD COLUMN based_at timestamptz NOT NULL DEFAULT farm_now();
+CREATE FUNCTION farm_pull_request_is_based() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.based_at = farm_now();
+    RETURN NEW;
+END $$;
+-- A trigger, as coordinators of before write these rows, too, and know nothing of it.
+-- fits: what they write is written
+CREATE TRIGGER pull_requests_are_based BEFORE UPDATE ON pull_requests FOR EACH ROW
+    WHEN ((NEW.base, NEW.head_repository, NEW.is_open) IS DISTINCT FROM (OLD.base, OLD.head_repository, OLD.is_open))
+    EXECUTE FUNCTION farm_pull_request_is_based();

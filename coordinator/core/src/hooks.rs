@@ -35,7 +35,7 @@ pub struct Seen {
     pub heads: BTreeMap<RefName, Head>,
     /// The newest delivery when the look began.
     pub after: i64,
-    /// Refs about which deliveries wait.
+    /// Refs about which deliveries wait for their place.
     pub waiting: BTreeSet<RefName>,
     /// Deliveries wait that nobody has read yet: which refs they are about isn't known.
     pub has_unread: bool,

@@ -1,6 +1,12 @@
 -- What looks, and what follows from images that move, have to tell apart. Each column has a value by which coordinators of before go on as
 -- they did.
 
+-- Who is asked where the refs are: SCHEME://HOST[:PORT] of clone_url, which an admin of the project names; `host` is only what deliveries
+-- have to say.
+-- locks: hooks are few
+ALTER TABLE hooks ADD COLUMN clone_host text
+    GENERATED ALWAYS AS (lower(regexp_replace(clone_url, '^([a-z]+://)([^/]*@)?([^/]*).*$', '\1\3'))) STORED;
+
 -- Since when its base, its repository and whether it is open are as they are, by the farm's clock.
 -- locks: pull requests are kept for weeks only
 ALTER TABLE pull_requests ADD COLUMN based_at timestamptz NOT NULL DEFAULT farm_now();

@@ -18,17 +18,17 @@ use farm_types::{
 use crate::fixture::{World, tester, world};
 use crate::hooks::{hook, keep, secret};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub const HOUR: Duration = Duration::from_secs(3600);
 
-fn commit(n: u32) -> Commit {
+pub fn commit(n: u32) -> Commit {
     format!("{n:040x}").parse().unwrap()
 }
 
-fn name(of: &str) -> RefName {
+pub fn name(of: &str) -> RefName {
     format!("refs/{of}").parse().unwrap()
 }
 
-fn listed(at: &[(&str, u32)]) -> Refs {
+pub fn listed(at: &[(&str, u32)]) -> Refs {
     let at = at.iter().map(|(of, n)| (name(of), commit(*n)));
     Refs::bounded(at, Some("main".to_owned()), false)
 }
@@ -37,14 +37,14 @@ fn end(result: &str, is_trouble: bool, wait: Duration) -> LookEnd {
     LookEnd { result: result.to_owned(), is_trouble, wait }
 }
 
-fn own(event: &'static str, of: &str) -> NewOwn {
+pub fn own(event: &'static str, of: &str) -> NewOwn {
     let (of, body) = (of.to_owned(), b"{}".to_vec());
     NewOwn { event, of, body, lineage: Vec::new(), root: None, wait: Duration::ZERO }
 }
 
 /// The hook that is to be looked for now.
-async fn due(world: &World) -> Option<(ProjectId, HookId)> {
-    world.store.due_look(Turn { sweeps: true, period: HOUR, but: &[] }).await.unwrap()
+pub async fn due(world: &World) -> Option<(ProjectId, HookId)> {
+    world.store.due_look(Turn { sweeps: true, period: HOUR, but: &[], looking: &[] }).await.unwrap()
 }
 
 async fn begin(world: &World, hook: &NewHook) -> Look {
@@ -59,7 +59,7 @@ async fn begin(world: &World, hook: &NewHook) -> Look {
 }
 
 /// A look that comes back with this: what it makes up.
-async fn look(world: &World, hook: &NewHook, refs: &Refs) -> Vec<String> {
+pub async fn look(world: &World, hook: &NewHook, refs: &Refs) -> Vec<String> {
     let look = begin(world, hook).await;
     back(world, &look, refs).await
 }
@@ -78,12 +78,12 @@ async fn back(world: &World, look: &Look, refs: &Refs) -> Vec<String> {
     found.moved.keys().map(ToString::to_string).collect()
 }
 
-async fn waiting(world: &World) -> Vec<Waiting> {
+pub async fn waiting(world: &World) -> Vec<Waiting> {
     world.store.waiting_deliveries(100).await.unwrap()
 }
 
 /// Processes a delivery about a ref as far as its place.
-async fn place(world: &World, of: &Waiting, at: (&str, u32), moves: Moves) -> bool {
+pub async fn place(world: &World, of: &Waiting, at: (&str, u32), moves: Moves) -> bool {
     let (git_ref, commit) = (name(at.0), commit(at.1));
     assert!(world.store.line_up(world.epoch, of, &git_ref).await.unwrap());
     let placed = world.store.place_delivery(world.epoch, of, &git_ref, &commit, moves).await.unwrap();
@@ -289,8 +289,8 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     let schedules = vec![("nightly".to_owned(), "0 3 * * *".to_owned(), now + TimeDelta::hours(9))];
     store.plan_hook(epoch, &one, 7, &Planned { schedules, bases: Vec::new() }).await.unwrap();
     assert_eq!(due(&world).await, Some((project, app.id)));
-    let host = [world.database.psql("SELECT host FROM hooks")];
-    let turn = Turn { sweeps: true, period: HOUR, but: &host };
+    let host = ["https://github.com".to_owned()];
+    let turn = Turn { sweeps: true, period: HOUR, but: &host, looking: &[] };
     assert_eq!(store.due_look(turn).await.unwrap(), None, "its host is asked already");
 }
 

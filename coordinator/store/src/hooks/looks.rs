@@ -46,6 +46,8 @@ pub struct Look {
     pub api_url: Option<String>,
     /// Where.
     pub clone_url: Option<String>,
+    /// Who is asked: `SCHEME://HOST[:PORT]` of that.
+    pub asks: String,
     /// The default branch, if it is known.
     pub default_branch: Option<String>,
     /// The hook is there, and its repository isn't known to be another one.
@@ -75,8 +77,10 @@ pub struct Turn<'a> {
     pub sweeps: bool,
     /// How often each hook is looked for: what is due much later than that was planned before the clock was set back.
     pub period: Duration,
-    /// Hosts that are not to be asked.
+    /// Who is not to be asked ([`Look::asks`]).
     pub but: &'a [String],
+    /// Projects that have a look under way: others come first.
+    pub looking: &'a [ProjectId],
 }
 
 /// How a look ends.
@@ -115,6 +119,7 @@ struct Row {
     repository_id: Option<String>,
     api_url: Option<String>,
     clone_url: Option<String>,
+    asks: String,
     default_branch: Option<String>,
     is_on: bool,
     makes_up: bool,
@@ -141,6 +146,7 @@ impl From<Row> for Look {
             repository_id: row.repository_id,
             api_url: row.api_url,
             clone_url: row.clone_url,
+            asks: row.asks,
             default_branch: row.default_branch,
             is_on: row.is_on,
             makes_up: row.makes_up,
@@ -211,7 +217,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT l.project_id, p.name AS project_name, l.hook_id, h.name AS hook_name, h.principal_id, h.provider, h.host, h.full_name,
-                      h.repository_id, h.api_url, h.clone_url, h.default_branch,
+                      h.repository_id, h.api_url, h.clone_url, coalesce(h.clone_host, h.host) AS "asks!", h.default_branch,
                       (h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL) AS "is_on!", h.sweeps AS makes_up,
                       l.is_doubted, l.looks, l.after, (l.looked_at IS NULL) AS "is_first!", l.tries, l.build_id,
                       extract(epoch FROM farm_now() - l.begun_at)::float8 AS "seconds!"
@@ -223,21 +229,25 @@ impl Store {
         Ok(rows.into_iter().map(Look::from).collect())
     }
 
-    /// The hook that is to be looked for now: that which is due for longest.
+    /// The hook that is to be looked for now: that which is due for longest, of projects that look nowhere else before those that do.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_look(&self, turn: Turn<'_>) -> Result<Option<(ProjectId, HookId)>> {
+        let looking: Vec<uuid::Uuid> = turn.looking.iter().map(|project| project.as_uuid()).collect();
         let row = sqlx::query!(
             "SELECT l.project_id, l.hook_id FROM hook_looks l JOIN hooks h ON h.project_id = l.project_id AND h.id = l.hook_id
              WHERE l.begun_at IS NULL AND (l.due_at <= farm_now() OR l.due_at > farm_now() + make_interval(secs => $2))
-               AND h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL AND NOT h.host = ANY($3)
+               AND h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL AND NOT coalesce(h.clone_host, h.host) = ANY($3)
                AND (h.sweeps AND $1 OR EXISTS (SELECT FROM hook_schedules s WHERE s.project_id = h.project_id AND s.hook_id = h.id)
-                    OR EXISTS (SELECT FROM hook_bases b WHERE b.project_id = h.project_id AND b.hook_id = h.id))
-             ORDER BY l.due_at LIMIT 1",
+                    OR EXISTS (SELECT FROM hook_bases b WHERE b.project_id = h.project_id AND b.hook_id = h.id)
+                    OR EXISTS (SELECT FROM deliveries d WHERE d.project_id = h.project_id AND d.hook_id = h.id AND d.state = 'received'
+                               AND d.own IS NOT NULL))
+             ORDER BY l.project_id = ANY($4), l.due_at LIMIT 1",
             turn.sweeps,
             (turn.period * 2).as_secs_f64(),
-            turn.but
+            turn.but,
+            &looking
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -277,7 +287,7 @@ impl Store {
         tx.commit().await
     }
 
-    /// Begins a hook's look: what is delivered from now on is left to itself. Answers the host that is asked.
+    /// Begins a hook's look: what is delivered from now on is left to itself. Answers who is asked ([`Look::asks`]).
     ///
     /// # Errors
     /// [`StoreError::Stale`]: one goes on, or the hook is none of those any more. [`StoreError::Older`]: an older coordinator runs, which would do the wrong thing with what is
@@ -299,15 +309,15 @@ impl Store {
         if begun.rows_affected() != 1 {
             return Err(StoreError::Stale("the look"));
         }
-        let host = sqlx::query_scalar!(
-            "SELECT host FROM hooks WHERE project_id = $1 AND id = $2",
+        let asks = sqlx::query_scalar!(
+            r#"SELECT coalesce(clone_host, host) AS "asks!" FROM hooks WHERE project_id = $1 AND id = $2"#,
             project.as_uuid(),
             hook.as_uuid()
         )
         .fetch_one(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(host)
+        Ok(asks)
     }
 
     /// A look's build is there.
@@ -340,10 +350,11 @@ impl Store {
     pub async fn seen(&self, look: &Look) -> Result<(Seen, Option<Commit>)> {
         let (project, hook) = (look.project.as_uuid(), look.hook.as_uuid());
         let (own, listed_to) = ("sweep ", self.listed_to(look).await?);
-        // What else speaks of a ref says nothing of where it was moved.
+        // What else speaks of a ref says nothing of where it was moved, and what has its place is seen by that.
         let waiting = sqlx::query_scalar!(
             "SELECT DISTINCT CASE WHEN own IS NULL THEN pushes ELSE substr(own, length($3) + 1) END FROM deliveries
-             WHERE project_id = $1 AND hook_id = $2 AND state = 'received' AND (own IS NULL AND pushes IS DISTINCT FROM '' OR starts_with(own, $3))",
+             WHERE project_id = $1 AND hook_id = $2 AND state = 'received' AND order_key IS NULL
+               AND (own IS NULL AND pushes IS DISTINCT FROM '' OR starts_with(own, $3))",
             project,
             hook,
             own

@@ -1,0 +1,111 @@
+//! What the farm does of its own accord, beside what forges deliver: whom it asks, in whose turn, upon what it builds, and that it is in no
+//! push's way.
+
+use std::time::Duration;
+
+use farm_store::hooks::builds::Moves;
+use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
+use farm_store::hooks::looks::Turn;
+use farm_store::hooks::registered::{NewHook, by_hook};
+use farm_store::{StoreError, default_project};
+use farm_types::ProjectId;
+
+use crate::fixture::{World, tester, world};
+use crate::hooks::{hook, keep, secret};
+use crate::looks::{HOUR, commit, due, listed, look, name, own, place, waiting};
+
+/// A hook whose repository is known.
+async fn added(world: &World, hook: &NewHook) {
+    world.store.add_hook(&tester(), hook).await.unwrap();
+    let by = by_hook("default", &hook.name);
+    world.store.pin_repository(&by, hook.project, hook.id, "42").await.unwrap();
+}
+
+/// The same, and it is to be looked for now.
+async fn planned(world: &World, hook: &NewHook) {
+    added(world, hook).await;
+    world.store.plan_look(world.epoch, (hook.project, hook.id), Duration::ZERO).await.unwrap();
+}
+
+async fn end(world: &World, of: &Waiting, state: DeliveryState) {
+    let end = End { state, reason: "over".to_owned(), builds: Vec::new() };
+    world.store.end_delivery(world.epoch, of, &end).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_is_known_by_where_it_is_fetched_and_not_by_what_deliveries_call_it() {
+    let world = world().await;
+    for (name, url) in [
+        ("away", "https://Away.example:8443/acme/app.git"),
+        ("app", "https://github.com/acme/app.git"),
+        ("key", "ssh://git@github.com/acme/app.git"),
+        ("twin", "https://github.com/acme/twin.git"),
+    ] {
+        planned(&world, &NewHook { clone_url: Some(url.to_owned()), ..hook(name, &secret()) }).await;
+    }
+    let mut but = Vec::new();
+    loop {
+        let turn = Turn { sweeps: true, period: HOUR, but: &but, looking: &[] };
+        let Some(due) = world.store.due_look(turn).await.unwrap() else { break };
+        but.push(world.store.begin_look(world.epoch, due).await.unwrap());
+    }
+    assert_eq!(but, ["https://away.example:8443", "https://github.com", "ssh://github.com"]);
+    let under_way = world.store.looks_under_way().await.unwrap();
+    assert_eq!(under_way.into_iter().map(|look| look.asks).collect::<Vec<_>>(), but);
+}
+
+#[tokio::test]
+async fn a_project_that_looks_somewhere_lets_others_go_first() {
+    let world = world().await;
+    let (store, project) = (&world.store, default_project());
+    let web: ProjectId = store.create_project(&tester(), &"web".parse().unwrap(), None).await.unwrap();
+    let [one, two, other] = [("one", project), ("two", project), ("other", web)].map(|(name, project)| {
+        let clone_url = Some(format!("https://{name}.example/acme/app.git"));
+        NewHook { project, clone_url, ..hook(name, &secret()) }
+    });
+    for hook in [&one, &two, &other] {
+        planned(&world, hook).await;
+        world.pass("1 minute");
+    }
+    let next = async |looking: &[ProjectId]| {
+        let turn = Turn { sweeps: true, period: HOUR, but: &[], looking };
+        store.due_look(turn).await.unwrap().unwrap().1
+    };
+    assert_eq!(next(&[]).await, one.id);
+    store.begin_look(world.epoch, (project, one.id)).await.unwrap();
+    assert_eq!(next(&[project]).await, other.id);
+    assert_eq!(next(&[project, web]).await, two.id, "who waits for longest");
+}
+
+#[tokio::test]
+async fn it_is_looked_for_the_sake_of_what_waits_for_that_alone() {
+    let world = world().await;
+    let app = NewHook { sweeps: false, ..hook("app", &secret()) };
+    planned(&world, &app).await;
+    assert_eq!(due(&world).await, None);
+    let nightly = own("schedule", "nightly (0 3 * * *)");
+    world.store.make_own(world.epoch, app.project, &[(app.id, nightly)]).await.unwrap();
+    assert_eq!(due(&world).await, Some((app.project, app.id)));
+    let nightly = waiting(&world).await.remove(0);
+    end(&world, &nightly, DeliveryState::Done).await;
+    assert_eq!(due(&world).await, None);
+}
+
+#[tokio::test]
+async fn a_push_is_missed_while_the_one_before_it_is_built() {
+    let world = world().await;
+    let (store, epoch) = (&world.store, world.epoch);
+    let first = secret();
+    let app = hook("app", &first);
+    planned(&world, &app).await;
+    assert!(look(&world, &app, &listed(&[("heads/main", 1), ("tags/v1", 1)])).await.is_empty());
+    keep(&world, &app, &first, "1", b"one").await;
+    let push = waiting(&world).await.remove(0);
+    let main = name("heads/main");
+    store.see_ref(epoch, &push, &main, Some(&commit(2))).await.unwrap();
+    assert!(store.line_up(epoch, &push, &main).await.unwrap());
+    let now = listed(&[("heads/main", 3), ("tags/v1", 1)]);
+    assert_eq!(look(&world, &app, &now).await, [""; 0], "it has no place yet");
+    store.place_delivery(epoch, &push, &main, &commit(2), Moves::Told).await.unwrap().unwrap();
+    assert_eq!(look(&world, &app, &now).await, ["refs/heads/main"]);
+}

@@ -242,7 +242,7 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     let going = begin(&world, &app).await;
     assert!(!going.is_doubted);
     store.doubt_look(epoch, &going, &end("strange", true, HOUR)).await.unwrap();
-    store.hurry_look(epoch, &one).await.unwrap();
+    store.hurry_look(epoch, &one, "waits").await.unwrap();
     assert_eq!(due(&world).await, None, "one that came to nothing isn't hurried");
     world.pass("1 hour");
     let going = begin(&world, &app).await;

@@ -78,6 +78,47 @@ async fn a_project_that_looks_somewhere_lets_others_go_first() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_look_keeps_no_push_waiting_and_what_has_its_place_goes_on() {
+    let world = world().await;
+    let (store, epoch, project) = (&world.store, world.epoch, default_project());
+    let first = secret();
+    let app = hook("app", &first);
+    added(&world, &app).await;
+    let nightly = own("schedule", "nightly (0 3 * * *)");
+    store.make_own(epoch, project, &[(app.id, nightly)]).await.unwrap();
+    let nightly = waiting(&world).await.remove(0);
+    let main = name("heads/main");
+    assert!(store.line_up(epoch, &nightly, &main).await.unwrap());
+    keep(&world, &app, &first, "1", b"one").await;
+    let push = waiting(&world).await.into_iter().find(|one| one.own.is_none()).unwrap();
+    assert!(!store.line_up(epoch, &push, &main).await.unwrap(), "the schedule's rules are fetched");
+
+    // Nobody knows any more whose the repository is. What was begun is begun anew, as its fetch is older than the push's will be.
+    assert!(store.hurry_look(epoch, &nightly, "waits for a look").await.unwrap());
+    assert_eq!(due(&world).await, Some((project, app.id)));
+    let late = store.go_on_with_delivery(epoch, &nightly, Duration::ZERO, "goes on").await;
+    assert!(matches!(late, Err(StoreError::Stale(_))), "{late:?}");
+    let shown = store.deliveries(project, "app", None, 10).await.unwrap();
+    assert_eq!(shown[1].reason, "waits for a look");
+    assert!(place(&world, &push, ("heads/main", 2), Moves::Told).await);
+    assert!(waiting(&world).await.is_empty());
+    world.pass("6 seconds");
+    let again = waiting(&world).await.remove(0);
+    assert_eq!((again.run, again.attempts, again.is_placed), (nightly.run + 1, 0, false));
+    // One that is in nobody's way only waits.
+    assert!(!store.hurry_look(epoch, &again, "waits for a look").await.unwrap());
+    store.go_on_with_delivery(epoch, &again, Duration::ZERO, "waits").await.unwrap();
+
+    // Once it has its place it is of one commit, and goes on.
+    assert!(store.line_up(epoch, &again, &main).await.unwrap());
+    assert!(store.place_delivery(epoch, &again, &main, &commit(2), Moves::No).await.unwrap().is_some());
+    let placed = waiting(&world).await.remove(0);
+    assert!(placed.is_placed);
+    assert!(!store.hurry_look(epoch, &placed, "waits for a look").await.unwrap());
+    store.go_on_with_delivery(epoch, &placed, Duration::ZERO, "goes on").await.unwrap();
+}
+
+#[tokio::test]
 async fn it_is_looked_for_the_sake_of_what_waits_for_that_alone() {
     let world = world().await;
     let app = NewHook { sweeps: false, ..hook("app", &secret()) };

@@ -105,16 +105,17 @@ pub(super) fn planned(rules: &Rules, from: chrono::DateTime<chrono::Utc>) -> Pla
     Planned { schedules, bases }
 }
 
-/// What is in the way of a delivery of the farm's own.
+/// What is in the way of a delivery of the farm's own. Once it has its place, nothing is: what follows is fetched by its commit.
 ///
 /// # Errors
-/// Another coordinator leads, or the database can't be reached.
+/// [`StoreError::Stale`]: it kept others about its ref waiting, and is begun anew. Or another coordinator leads, or the database can't be
+/// reached.
 pub(super) async fn unready(
     shared: &Shared,
     epoch: Epoch,
     of: &Waiting,
 ) -> Result<Option<Begun>, StoreError> {
-    if of.own.is_none() {
+    if of.own.is_none() || of.is_placed {
         return Ok(None);
     }
     if !of.strayed.is_empty() {
@@ -131,11 +132,13 @@ pub(super) async fn unready(
         );
         return Ok(Some(Begun::Ignored(why)));
     }
-    shared.loops.hurry_look(epoch, of).await?;
     let what = format!(
         "waits for a look whether {} is still the hook's repository: farm hook show {name}",
         of.full_name
     );
+    if shared.loops.hurry_look(epoch, of, &what).await? {
+        return Err(StoreError::Stale("the delivery, which is begun anew"));
+    }
     Ok(Some(Begun::Goes(what)))
 }
 

@@ -176,6 +176,8 @@ pub struct Waiting {
     pub own: Option<String>,
     /// It is known of which ref it says that it was moved.
     pub is_read: bool,
+    /// It has its place, so what follows from it is of one commit.
+    pub is_placed: bool,
     /// Why the farm does nothing for the hook of its own accord; empty: it does.
     pub strayed: String,
 }
@@ -338,7 +340,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
                       h.repository_id, h.clone_url, h.api_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
-                      h.default_branch, d.own, (d.pushes IS NOT NULL) AS "is_read!", h.strayed,
+                      h.default_branch, d.own, (d.pushes IS NOT NULL) AS "is_read!",
+                      (d.order_key IS NOT NULL) AS "is_placed!", h.strayed,
                       coalesce(d.again_at, d.received_at) AS "asked_at!",
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
@@ -371,6 +374,7 @@ impl Store {
                 default_branch: row.default_branch,
                 own: row.own,
                 is_read: row.is_read,
+                is_placed: row.is_placed,
                 strayed: row.strayed,
             })
         });

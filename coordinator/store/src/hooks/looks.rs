@@ -269,11 +269,13 @@ impl Store {
         Ok(is_checked.fetch_one(&self.pool).await?)
     }
 
-    /// Has a hook be looked for now, for the sake of what waits for that; unless looks at it come to nothing.
+    /// Has a hook be looked for now, for the sake of what waits for that; unless looks at it come to nothing. If that looks itself where its
+    /// ref is, and has no place yet, it is begun anew later: it would keep others waiting, and what it has fetched is older than what these
+    /// build meanwhile. True: it is, and whoever processes the time before says nothing about it any more.
     ///
     /// # Errors
     /// Another coordinator leads.
-    pub async fn hurry_look(&self, epoch: Epoch, of: &Waiting) -> Result<()> {
+    pub async fn hurry_look(&self, epoch: Epoch, of: &Waiting, reason: &str) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         sqlx::query!(
             "INSERT INTO hook_looks AS l (project_id, hook_id, due_at) VALUES ($1, $2, farm_now())
@@ -284,7 +286,19 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        tx.commit().await
+        let anew = sqlx::query!(
+            "UPDATE deliveries SET looks = false, runs = runs + 1, reason = $5, due_at = farm_now() + interval '5 seconds'
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4 AND looks AND order_key IS NULL",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run,
+            reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(anew.rows_affected() == 1)
     }
 
     /// Begins a hook's look: what is delivered from now on is left to itself. Answers who is asked ([`Look::asks`]).

@@ -8,7 +8,7 @@ use farm_core::hooks::{Found, missed};
 use farm_store::hooks::builds::Moves;
 use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery, Says, Waiting};
 use farm_store::hooks::looks::{Look, LookEnd, Turn};
-use farm_store::hooks::own::{Made, NewOwn, Planned};
+use farm_store::hooks::own::{Made, NewOwn, Planned, Root};
 use farm_store::hooks::registered::{NewHook, by_hook};
 use farm_store::{StoreError, default_project};
 use farm_types::{
@@ -39,7 +39,13 @@ fn end(result: &str, is_trouble: bool, wait: Duration) -> LookEnd {
 
 pub fn own(event: &'static str, of: &str) -> NewOwn {
     let (of, body) = (of.to_owned(), b"{}".to_vec());
-    NewOwn { event, of, body, lineage: Vec::new(), root: None, wait: Duration::ZERO }
+    NewOwn { event, of, body, lineage: Vec::new(), root: None, found: None, wait: Duration::ZERO }
+}
+
+/// Upon which move, as which of the images that rules name, told by which delivery.
+pub fn root(id: u128, base: &str, told_by: u128) -> Option<Root> {
+    let [id, told_by] = [id, told_by].map(uuid::Uuid::from_u128);
+    Some(Root { id, base: base.to_owned(), told_by })
 }
 
 /// The hook that is to be looked for now.
@@ -71,7 +77,9 @@ async fn back(world: &World, look: &Look, refs: &Refs) -> Vec<String> {
         world.pass("1 hour");
         return vec!["strange or later".to_owned()];
     };
-    let made: Vec<NewOwn> = found.moved.keys().map(|name| own("sweep", name.as_str())).collect();
+    let made =
+        |(name, at): (&RefName, &Commit)| NewOwn { found: Some(at.clone()), ..own("sweep", name.as_str()) };
+    let made: Vec<NewOwn> = found.moved.iter().map(made).collect();
     let done = end("fine", false, HOUR);
     world.store.take_look(world.epoch, look, (&found, &made), Some("main"), &done).await.unwrap();
     world.pass("1 hour");
@@ -251,7 +259,7 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     world.pass("1 hour");
     assert_eq!(due(&world).await, None);
     assert_eq!(waiting(&world).await.remove(0).strayed, "it is another one");
-    let new = NewOwn { root: Some(uuid::Uuid::from_u128(1)), ..own("base_image", "r.example/a:1") };
+    let new = NewOwn { root: root(1, "*", 1), ..own("base_image", "r.example/a:1") };
     assert_eq!(store.make_own(epoch, project, &[(app.id, new)]).await.unwrap(), [Made::Gone]);
     let headers = BTreeMap::new();
     let same = NewDelivery {
@@ -444,11 +452,11 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
             .is_empty()
     );
     let (other, another) = (farm_types::HookId::generate(), farm_types::HookId::generate());
-    let root = |n: u128| Some(uuid::Uuid::from_u128(n));
     for (n, lineage) in [(1, vec![other]), (2, vec![other, another]), (3, vec![])] {
-        let new = NewOwn { lineage, root: root(n), ..own("base_image", image) };
+        let new = NewOwn { lineage, root: root(n, image, n), ..own("base_image", image) };
         let made = store.make_own(epoch, project, &[(app.id, new.clone())]).await.unwrap();
         assert_eq!(made, [Made::There]);
+        let new = NewOwn { root: root(n, image, n + 50), ..new };
         let again = store.make_own(epoch, project, &[(app.id, new)]).await.unwrap();
         assert_eq!(again, [Made::Known], "upon what all began by it builds once");
     }
@@ -464,11 +472,14 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
     );
     // Once it was begun, a move leads to another one.
     assert!(store.line_up(epoch, of_image[0], &name("heads/main")).await.unwrap());
-    let new = NewOwn { root: root(4), ..own("base_image", image) };
+    let new = NewOwn { root: root(4, image, 4), ..own("base_image", image) };
     store.make_own(epoch, project, &[(app.id, new)]).await.unwrap();
     assert_eq!(waiting(&world).await.len(), all.len() + 1);
     // Of other images there are too many within the hour, whatever they are; those that join one that waits are none of these.
-    let another = |n: u128| NewOwn { root: root(100 + n), ..own("base_image", &format!("r.example/i:{n}")) };
+    let another = |n: u128| NewOwn {
+        root: root(100 + n, "*", 100 + n),
+        ..own("base_image", &format!("r.example/i:{n}"))
+    };
     let many: Vec<(HookId, NewOwn)> = (0..12).map(|n| (app.id, another(n))).collect();
     let made = store.make_own(epoch, project, &many).await.unwrap();
     assert_eq!(made.iter().filter(|made| **made == Made::TooMany).count(), 2, "{made:?}");

@@ -401,8 +401,8 @@ fn made_up(name: &RefName, commit: &Commit, default_branch: Option<&str>, wait: 
         changed: None,
         message: String::new(),
     };
-    let body = Own { event, line: None }.body();
-    Some(NewOwn { event: "sweep", of: name.to_string(), body, lineage: Vec::new(), root: None, wait })
+    let (body, found) = (Own { event, line: None }.body(), Some(commit.clone()));
+    Some(NewOwn { event: "sweep", of: name.to_string(), body, lineage: Vec::new(), root: None, found, wait })
 }
 
 /// What came of a look, for people.

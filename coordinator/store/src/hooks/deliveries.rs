@@ -537,7 +537,8 @@ impl Store {
     /// Has a delivery that is over processed once more, as it came.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]: the project has no such hook, or that no such delivery. [`StoreError::Conflict`]: it waits.
+    /// [`StoreError::NotFound`]: the project has no such hook, or that no such delivery. [`StoreError::Conflict`]: it waits, or another one
+    /// about the same image does.
     pub async fn redeliver(&self, by: &By, project: ProjectId, name: &str, id: &str) -> Result<()> {
         let hook = self.hook_named(project, name).await?;
         let mut tx = self.begin().await?;
@@ -550,7 +551,8 @@ impl Store {
             id
         )
         .execute(&mut *tx)
-        .await?;
+        .await
+        .map_err(|error| another_waits(error, id))?;
         if done.rows_affected() != 1 {
             let waits = sqlx::query_scalar!(
                 "SELECT true FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND id = $3",
@@ -628,8 +630,8 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         sqlx::query!(
-            "DELETE FROM hook_roots WHERE (project_id, hook_id, root) IN (
-                SELECT project_id, hook_id, root FROM hook_roots
+            "DELETE FROM hook_roots WHERE (project_id, hook_id, root, base) IN (
+                SELECT project_id, hook_id, root, base FROM hook_roots
                 WHERE made_at < farm_now() - make_interval(secs => $1) ORDER BY made_at LIMIT $2)",
             kept.as_secs_f64(),
             limit
@@ -663,13 +665,26 @@ impl Store {
     }
 }
 
-/// A push that was made up has failed: unless it has got its place, or this was the third time, the next look finds it again.
+/// Why a delivery isn't processed once more.
+fn another_waits(error: sqlx::Error, id: &str) -> StoreError {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    if constraint == Some("deliveries_coalesced") {
+        let why = format!(
+            "another delivery about the image of {id} waits to be processed, and comes to the same: see what becomes of that"
+        );
+        return StoreError::Conflict(why);
+    }
+    error.into()
+}
+
+/// A push that was made up has failed: unless it has got its place, or this was the third time, the next look finds it again. If a look has
+/// found its ref elsewhere since, that is none of its business.
 async fn unmake(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
     sqlx::query!(
         "UPDATE ref_heads r SET failed = r.listed, failures = CASE WHEN r.failed = r.listed THEN r.failures + 1 ELSE 1 END,
             listed = CASE WHEN r.failed = r.listed AND r.failures >= $5 THEN r.listed END
          FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
-           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
+           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed = coalesce(d.found, r.listed)",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
@@ -681,12 +696,13 @@ async fn unmake(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
     Ok(())
 }
 
-/// A push that was made up came to nothing, as its ref is elsewhere by now: should the ref go back there, that is news.
+/// A push that was made up came to nothing, as its ref is elsewhere by now: should the ref go back there, that is news. Where a look has
+/// found it since stays noted.
 async fn pass_over(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
     sqlx::query!(
         "UPDATE ref_heads r SET listed = NULL
          FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
-           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
+           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed = coalesce(d.found, r.listed)",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,

@@ -17,6 +17,7 @@ pub fn store(error: StoreError) -> Status {
         StoreError::Exhausted { what, wait: Some(wait) } => busy(&what, wait),
         StoreError::Exhausted { what, wait: None } => Status::resource_exhausted(what),
         StoreError::Conflict(why) => Status::already_exists(why),
+        StoreError::Older(why) => Status::failed_precondition(why),
         StoreError::Corrupt(why) => {
             tracing::error!(%why, "the database holds what it must not");
             Status::internal(

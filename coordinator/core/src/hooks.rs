@@ -14,7 +14,7 @@ use farm_types::{Commit, RefName, Refs};
 pub struct Head {
     /// The newest delivery about it.
     pub sequence: i64,
-    /// The commit of the last push that got its place.
+    /// The commit of the last push that got its place; `None`: none has, or a delivery said since that the ref was deleted.
     pub placed: Option<Commit>,
     /// Where the last look has found it; `None`: a push got its place since.
     pub listed: Option<Commit>,
@@ -35,7 +35,7 @@ pub struct Seen {
     pub heads: BTreeMap<RefName, Head>,
     /// The newest delivery when the look began.
     pub after: i64,
-    /// Refs about which deliveries wait.
+    /// Refs about which deliveries wait for their place.
     pub waiting: BTreeSet<RefName>,
     /// Deliveries wait that nobody has read yet: which refs they are about isn't known.
     pub has_unread: bool,

@@ -110,7 +110,9 @@ fn a_branch_that_was_renamed_is_none_of_another_repository() {
 enum Op {
     /// A ref moves to a new commit, and its delivery comes at once, waits on its way, or is lost.
     Push(usize, Fate),
-    /// A ref goes back to the commit before, without a word.
+    /// A ref is deleted, and its delivery comes at once, waits on its way, or is lost.
+    Delete(usize, Fate),
+    /// A ref goes back to where it was before, without a word.
     Back(usize),
     /// The delivery that is longest on its way comes.
     Come,
@@ -131,7 +133,8 @@ enum Fate {
 struct Delivery {
     sequence: i64,
     name: RefName,
-    commit: Commit,
+    /// `None`: it was deleted.
+    commit: Option<Commit>,
     /// The farm has made it.
     is_own: bool,
 }
@@ -140,26 +143,36 @@ struct Delivery {
 #[derive(Debug, Default)]
 struct World {
     commits: u32,
-    at: BTreeMap<RefName, Vec<Commit>>,
-    under_way: Vec<(RefName, Commit)>,
+    at: BTreeMap<RefName, Vec<Option<Commit>>>,
+    under_way: Vec<(RefName, Option<Commit>)>,
     waiting: Vec<Delivery>,
     sequence: i64,
     heads: BTreeMap<RefName, Head>,
     /// The look that goes on: after which delivery, and what it has seen.
     look: Option<(i64, Refs)>,
     has_looked: bool,
+    /// Of each ref since the farm heard last that it was deleted.
     built: Vec<(RefName, Commit)>,
     failed: Vec<(RefName, Commit)>,
 }
 
 impl World {
-    fn keep(&mut self, name: RefName, commit: Commit, is_own: bool) {
+    fn keep(&mut self, name: RefName, commit: Option<Commit>, is_own: bool) {
         self.sequence += 1;
         self.waiting.push(Delivery { sequence: self.sequence, name, commit, is_own });
     }
 
+    fn moves(&mut self, name: RefName, commit: Option<Commit>, fate: Fate) {
+        self.at.entry(name.clone()).or_default().push(commit.clone());
+        match fate {
+            Fate::Comes => self.keep(name, commit, false),
+            Fate::Late => self.under_way.push((name, commit)),
+            Fate::Lost => {}
+        }
+    }
+
     fn now(&self) -> Refs {
-        let at = self.at.iter().filter_map(|(name, at)| Some((name.clone(), at.last()?.clone())));
+        let at = self.at.iter().filter_map(|(name, at)| Some((name.clone(), at.last()?.clone()?)));
         // As whoever asks with a commit of before would hear.
         Refs { has_expected: true, ..Refs::bounded(at, None, true) }
     }
@@ -171,7 +184,16 @@ impl World {
         }
         let done = self.waiting.remove(n % self.waiting.len());
         let head = self.heads.entry(done.name.clone()).or_default();
+        let is_newest = head.sequence <= done.sequence;
         head.sequence = head.sequence.max(done.sequence);
+        let Some(commit) = done.commit.clone() else {
+            if is_newest {
+                (head.placed, head.listed, head.is_gone) = (None, None, false);
+                self.built.retain(|(name, _)| *name != done.name);
+                self.failed.retain(|(name, _)| *name != done.name);
+            }
+            return;
+        };
         if self.at[&done.name].last() != Some(&done.commit) {
             // Nothing was made of where a look has found it.
             if done.is_own {
@@ -179,11 +201,11 @@ impl World {
             }
             return;
         }
-        if done.is_own && head.placed.as_ref() == Some(&done.commit) {
+        if done.is_own && head.placed.as_ref() == Some(&commit) {
             return;
         }
-        (head.placed, head.listed) = (Some(done.commit.clone()), None);
-        let pair = (done.name, done.commit);
+        (head.placed, head.listed) = (Some(commit.clone()), None);
+        let pair = (done.name, commit);
         if fails {
             return self.failed.push(pair);
         }
@@ -210,7 +232,7 @@ impl World {
             self.heads.entry(name).or_default().is_gone = true;
         }
         for (name, commit) in missed.moved {
-            self.keep(name, commit, true);
+            self.keep(name, Some(commit), true);
         }
     }
 
@@ -218,12 +240,11 @@ impl World {
         match op {
             Op::Push(n, fate) => {
                 self.commits += 1;
-                let (name, commit) = (name(n), commit(self.commits));
-                self.at.entry(name.clone()).or_default().push(commit.clone());
-                match fate {
-                    Fate::Comes => self.keep(name, commit, false),
-                    Fate::Late => self.under_way.push((name, commit)),
-                    Fate::Lost => {}
+                self.moves(name(n), Some(commit(self.commits)), fate);
+            }
+            Op::Delete(n, fate) => {
+                if self.at.get(&name(n)).is_some_and(|at| at.last().is_some_and(Option::is_some)) {
+                    self.moves(name(n), None, fate);
                 }
             }
             Op::Back(n) => {
@@ -258,9 +279,10 @@ impl World {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let fate = prop_oneof![Just(Fate::Comes), Just(Fate::Late), Just(Fate::Lost)];
+    let fate = || prop_oneof![Just(Fate::Comes), Just(Fate::Late), Just(Fate::Lost)];
     prop_oneof![
-        4 => (0..3_usize, fate).prop_map(|(n, fate)| Op::Push(n, fate)),
+        4 => (0..3_usize, fate()).prop_map(|(n, fate)| Op::Push(n, fate)),
+        1 => (0..3_usize, fate()).prop_map(|(n, fate)| Op::Delete(n, fate)),
         1 => (0..3_usize).prop_map(Op::Back),
         2 => Just(Op::Come),
         4 => (0..4_usize, prop::bool::weighted(0.1)).prop_map(|(n, fails)| Op::Process(n, fails)),
@@ -295,6 +317,19 @@ fn a_ref_that_was_found_left_and_goes_back_without_a_word_is_built() {
     assert_eq!(world.built, [(name(2), commit(1))]);
 }
 
+#[test]
+fn a_ref_that_was_deleted_and_is_back_without_a_word_is_built_anew() {
+    let next = Op::Process(0, false);
+    let gone = vec![Op::Push(2, Fate::Comes), next, Op::Delete(2, Fate::Comes), next];
+    assert_eq!(still_after(gone.clone()).built, []);
+    let world = still_after([gone, vec![Op::Back(2)]].concat());
+    assert_eq!(world.built, [(name(2), commit(1))]);
+    // Unless nobody has said that it was.
+    let lost =
+        vec![Op::Push(2, Fate::Comes), next, Op::Delete(2, Fate::Lost), Op::Begin, Op::End, Op::Back(2)];
+    assert_eq!(still_after(lost).built, [(name(2), commit(1))]);
+}
+
 proptest! {
     /// Whatever was lost, late or failed: what refs are at in the end was built, or has failed where people see it; and once all is still,
     /// looks make nothing up any more.
@@ -302,9 +337,10 @@ proptest! {
     fn what_a_ref_is_at_in_the_end_is_built(ops in prop::collection::vec(op(), 0..60)) {
         let mut world = still_after(ops);
         for (name, at) in &world.at {
-            let pair = (name.clone(), at.last().unwrap().clone());
+            let Some(commit) = at.last().unwrap() else { continue };
+            let pair = (name.clone(), commit.clone());
             prop_assert!(world.built.contains(&pair) || world.failed.contains(&pair), "{pair:?} is lost: {world:#?}");
-            prop_assert_eq!(world.heads[name].placed.as_ref(), at.last(), "{} isn't built last", name);
+            prop_assert_eq!(world.heads[name].placed.as_ref(), Some(commit), "{} isn't built last", name);
         }
         let built = world.built.len();
         world.look();

@@ -111,12 +111,14 @@ pub enum PullRequestState {
 /// What was written under a pull request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comment {
-    /// `/farm approve [COMMIT]`: the head may be built. Whether its author may say so has to be asked of the forge.
+    /// `/farm approve [COMMIT [BRANCH]]`: the head may be built. Whether its author may say so has to be asked of the forge.
     Approve {
         /// The pull request's number.
         pull_request: u64,
         /// How the commit's name begins, in hexadecimal digits, if the comment says it.
         commit: Option<String>,
+        /// The branch that the head is to go to, if the comment says it.
+        base: Option<String>,
         /// When it was written, by the sender's clock, if the sender says it.
         at: Option<DateTime<Utc>>,
     },

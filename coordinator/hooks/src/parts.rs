@@ -72,6 +72,9 @@ pub(crate) fn told(pull_request: u64, text: &str, at: Option<&str>) -> Option<Co
     let commit = words.next().map(str::to_ascii_lowercase);
     let is_commit =
         |text: &String| (7..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_fit = commit.as_ref().is_none_or(is_commit) && words.next().is_none();
-    is_fit.then(|| Comment::Approve { pull_request, commit, at: moment(at) })
+    let base = words.next().map(ToOwned::to_owned);
+    let is_base = |text: &String| ref_of("heads", text).is_ok();
+    let is_fit =
+        commit.as_ref().is_none_or(is_commit) && base.as_ref().is_none_or(is_base) && words.next().is_none();
+    is_fit.then(|| Comment::Approve { pull_request, commit, base, at: moment(at) })
 }

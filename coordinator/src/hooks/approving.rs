@@ -14,7 +14,7 @@ pub enum Unapproved {
     /// Another commit is meant.
     #[error("{0}")]
     Commit(Invalid),
-    /// It isn't held, or the head has moved on; in words.
+    /// It isn't held, the head has moved on, or older coordinators run; in words.
     #[error("{0}")]
     Unheld(String),
     /// The database.
@@ -25,7 +25,7 @@ pub enum Unapproved {
 impl From<StoreError> for Unapproved {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict(why) => Self::Unheld(why),
+            StoreError::Conflict(why) | StoreError::Older(why) => Self::Unheld(why),
             other => Self::Store(other),
         }
     }

@@ -21,6 +21,9 @@ pub enum StoreError {
     /// What is asked for contradicts what is there; the text is for a person.
     #[error("{0}")]
     Conflict(String),
+    /// Older coordinators run, which would do the wrong thing with it; the text is for a person. Once they are updated it can be done.
+    #[error("{0}")]
+    Older(String),
     /// There is too much of it already; what that is, is for a person.
     #[error("{what}")]
     Exhausted {

@@ -120,6 +120,16 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     };
     assert_eq!(forge.deliver("hasty", "issue_comment", &approve((7, "ada"), "2026-01-31T13:00:00Z")).0, 202);
     assert!(over(&farm, "hasty")["reason"].as_str().unwrap().contains("within the 2 minutes"));
+    // Whoever names it in full says where it is to go as well, or has to wait until that is known for long enough.
+    let named = |text: &str| comment((7, "ada"), 7, text, "2026-01-31T13:00:00Z");
+    forge.deliver("named", "issue_comment", &named(&format!("/farm approve {a}")));
+    let reason = over(&farm, "named")["reason"].as_str().unwrap().to_owned();
+    let cure = format!("/farm approve {a} main");
+    assert!(reason.contains("or is to go to another branch") && reason.ends_with(&cure), "{reason}");
+    forge.deliver("elsewhere", "issue_comment", &named(&format!("/farm approve {a} release")));
+    assert!(over(&farm, "elsewhere")["reason"].as_str().unwrap().contains("is to go to main"));
+    forge.deliver("cured", "issue_comment", &named(&cure));
+    assert!(over(&farm, "cured")["reason"].as_str().unwrap().contains("farm hook token app"));
     settle();
     assert_eq!(forge.deliver("bare", "issue_comment", &approve((7, "ada"), "2026-01-31T13:00:00Z")).0, 202);
     assert!(over(&farm, "bare")["reason"].as_str().unwrap().contains("farm hook token app"));

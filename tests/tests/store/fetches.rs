@@ -40,7 +40,7 @@ async fn what_is_of_an_archive_keeps_coordinators_out_that_know_of_none() {
     let mut build = world.new_build("built", "linux/amd64", &[]);
     build.spec.origins = [("context".to_owned(), Origin::Archive(origin))].into();
     let refused = world.store.submit(&build).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     world.store.submit(&build).await.unwrap();
     assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "58");

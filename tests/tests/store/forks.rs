@@ -364,11 +364,12 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
     let now = told.world.store.now().await.unwrap();
     let comment = |begins, sequence, at| {
         let received_at = now + Duration::from_secs(600);
-        Approval { head: Head::Commented { begins, sequence, at, received_at }, ..told.shown(&a) }
+        Approval { head: Head::Commented { begins, base: None, sequence, at, received_at }, ..told.shown(&a) }
     };
     let (before, after) = (one.sequence - 1, one.sequence + 1);
     let soon = Head::Commented {
         begins: None,
+        base: None,
         sequence: after,
         at: at(2000),
         received_at: now + Duration::from_secs(60),
@@ -382,6 +383,11 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
         ("of which nobody says when it was written", comment(None, after, None), "doesn't say when"),
         ("another commit", comment(Some("bbbbbbb"), after, at(2000)), "aaaaaaa"),
         (
+            "what names it in full, and came before it",
+            comment(Some(a.commit.as_str()), before, at(2000)),
+            "moved on",
+        ),
+        (
             "what only begins like it, and may be another",
             comment(Some("aaaaaaa"), before, at(2000)),
             "moved on since",
@@ -391,8 +397,8 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
         assert!(why.contains(words), "{what}: {why}");
     }
     assert_eq!(told.stands(&one, &a).await, Stands::Open);
-    // Who names the whole commit means that one, whenever it came.
-    assert_eq!(told.given(&comment(Some(a.commit.as_str()), before, at(999))).await, Ok(false));
+    // Who names the whole commit means that one, whenever it was written.
+    assert_eq!(told.given(&comment(Some(a.commit.as_str()), after, at(999))).await, Ok(false));
     let b = Proposal { at: at(3000), ..head('b') };
     told.comes("2", &b).await;
     assert!(told.given(&comment(Some("bbbbbbb"), after + 100, at(3119))).await.is_err());
@@ -401,6 +407,71 @@ async fn a_comment_approves_what_its_author_can_have_seen() {
     told.comes("3", &own).await;
     let why = told.given(&told.shown(&own)).await.unwrap_err();
     assert!(why.contains("isn't a fork's"), "{why}");
+}
+
+#[tokio::test]
+async fn a_head_that_is_named_in_full_is_approved_for_the_branch_that_its_author_can_have_seen() {
+    let told = told().await;
+    let (store, a) = (&told.world.store, head('a'));
+    let one = told.held("1", &a).await;
+    let comment = async |of: &Proposal, base: Option<&str>, sequence: i64, later: u64| {
+        let begins = Some(of.commit.as_str());
+        let received_at = store.now().await.unwrap() + Duration::from_secs(later);
+        let head = Head::Commented { begins, base, sequence, at: None, received_at };
+        let said = store.may_be_approved(&Approval { head, ..told.shown(of) }).await;
+        said.map(drop).map_err(|error| error.to_string())
+    };
+    let after = one.sequence + 1;
+    // It was opened a moment ago, and may have been for another branch when it was looked at.
+    let hasty = comment(&a, None, after, 0).await.unwrap_err();
+    assert!(hasty.contains("within the 2 minutes"), "{hasty}");
+    assert!(hasty.ends_with(&format!("/farm approve {} main", a.commit)), "it says what helps: {hasty}");
+    assert_eq!(comment(&a, Some("main"), after, 0).await, Ok(()));
+    assert_eq!(comment(&a, None, after, 121).await, Ok(()));
+    let other = comment(&a, Some("release"), after, 121).await.unwrap_err();
+    assert!(other.contains("is to go to main"), "{other}");
+    told.world.pass("3 minutes");
+
+    // A head of a moment ago may be named.
+    let b = head('b');
+    let two = told.comes("2", &b).await;
+    assert_eq!(comment(&b, None, two.sequence + 1, 0).await, Ok(()));
+    // The same one, for another branch: by whichever coordinator that was written.
+    let moved = Proposal { base: "release".to_owned(), ..b.clone() };
+    let three = told.comes("3", &moved).await;
+    let after = three.sequence + 1;
+    assert!(comment(&moved, None, after, 0).await.unwrap_err().contains("is to go to another branch"));
+    assert!(comment(&moved, Some("main"), after, 0).await.unwrap_err().contains("is to go to release"));
+    assert!(comment(&moved, Some("main"), two.sequence + 1, 0).await.is_err());
+    told.world.pass("3 minutes");
+    assert_eq!(comment(&moved, None, after, 0).await, Ok(()));
+    told.world.database.psql("UPDATE pull_requests SET head_repository = '44'");
+    assert!(comment(&moved, None, after, 0).await.is_err());
+    told.world.pass("3 minutes");
+    assert_eq!(comment(&moved, None, after, 0).await, Ok(()));
+
+    // What was written before it was closed approves nothing of what was opened again, however long it has waited.
+    told.comes("4", &Proposal { is_open: false, ..moved.clone() }).await;
+    told.comes("5", &moved).await;
+    told.world.pass("3 minutes");
+    for base in [None, Some("release")] {
+        let late = comment(&moved, base, after, 0).await.unwrap_err();
+        assert!(late.contains("moved on since"), "{late}");
+    }
+}
+
+#[tokio::test]
+async fn an_approval_beside_an_older_coordinator_is_for_later() {
+    let told = told().await;
+    let (store, a) = (&told.world.store, head('a'));
+    told.held("1", &a).await;
+    told.world.database.psql(
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 54)",
+    );
+    let beside = store.approve(&tester(), &told.shown(&a)).await.unwrap_err();
+    assert!(matches!(&beside, StoreError::Older(why) if why.contains("http://old")), "{beside}");
+    told.world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    assert_eq!(told.approve(&a).await, Ok(false));
 }
 
 #[tokio::test]
@@ -459,7 +530,7 @@ async fn what_a_fork_proposes_is_leased_to_machines_that_are_not_trusted_and_sta
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 54)";
     world.database.psql(older);
     let beside = store.submit(&proposed("first", &[])).await.unwrap_err();
-    assert!(matches!(&beside, StoreError::Conflict(why) if why.contains("http://old")), "{beside}");
+    assert!(matches!(&beside, StoreError::Older(why) if why.contains("http://old")), "{beside}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     let build = store.submit(&proposed("first", &[])).await.unwrap();
     assert_eq!(world.database.psql("SELECT oldest FROM schema_compat"), "55");

@@ -78,7 +78,7 @@ async fn a_delivery_is_kept_once_and_processed_until_it_is_over() {
     let first = secret();
     let app = hook("app", &first);
     let refused = store.add_hook(&tester(), &app).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     store.add_hook(&tester(), &app).await.unwrap();
     let twice = store.add_hook(&tester(), &hook("app", &secret())).await.unwrap_err();

@@ -32,7 +32,7 @@ async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know
     world.database.psql(older);
     let refused = store.set_login(&tester(), &new(b"1")).await.unwrap_err();
     assert!(
-        matches!(&refused, StoreError::Conflict(why) if why.contains("http://old (schema 41)")),
+        matches!(&refused, StoreError::Older(why) if why.contains("http://old (schema 41)")),
         "{refused}"
     );
     assert!(store.logins(project).await.unwrap().is_empty());
@@ -104,7 +104,7 @@ async fn a_login_that_comes_with_a_build_lasts_as_long_as_that_and_closes_its_re
     world.database.psql(older);
     let refused = store.submit(&new).await.unwrap_err();
     assert!(
-        matches!(&refused, StoreError::Conflict(why) if why.contains("http://old (schema 45)")),
+        matches!(&refused, StoreError::Older(why) if why.contains("http://old (schema 45)")),
         "{refused}"
     );
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");

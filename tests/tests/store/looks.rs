@@ -8,7 +8,7 @@ use farm_core::hooks::{Found, missed};
 use farm_store::hooks::builds::Moves;
 use farm_store::hooks::deliveries::{DeliveryState, End, Kept, NewDelivery, Says, Waiting};
 use farm_store::hooks::looks::{Look, LookEnd, Turn};
-use farm_store::hooks::own::{Made, NewOwn, Planned};
+use farm_store::hooks::own::{Made, NewOwn, Planned, Root};
 use farm_store::hooks::registered::{NewHook, by_hook};
 use farm_store::{StoreError, default_project};
 use farm_types::{
@@ -18,17 +18,17 @@ use farm_types::{
 use crate::fixture::{World, tester, world};
 use crate::hooks::{hook, keep, secret};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub const HOUR: Duration = Duration::from_secs(3600);
 
-fn commit(n: u32) -> Commit {
+pub fn commit(n: u32) -> Commit {
     format!("{n:040x}").parse().unwrap()
 }
 
-fn name(of: &str) -> RefName {
+pub fn name(of: &str) -> RefName {
     format!("refs/{of}").parse().unwrap()
 }
 
-fn listed(at: &[(&str, u32)]) -> Refs {
+pub fn listed(at: &[(&str, u32)]) -> Refs {
     let at = at.iter().map(|(of, n)| (name(of), commit(*n)));
     Refs::bounded(at, Some("main".to_owned()), false)
 }
@@ -37,14 +37,20 @@ fn end(result: &str, is_trouble: bool, wait: Duration) -> LookEnd {
     LookEnd { result: result.to_owned(), is_trouble, wait }
 }
 
-fn own(event: &'static str, of: &str) -> NewOwn {
+pub fn own(event: &'static str, of: &str) -> NewOwn {
     let (of, body) = (of.to_owned(), b"{}".to_vec());
-    NewOwn { event, of, body, lineage: Vec::new(), root: None, wait: Duration::ZERO }
+    NewOwn { event, of, body, lineage: Vec::new(), root: None, found: None, wait: Duration::ZERO }
+}
+
+/// Upon which move, as which of the images that rules name, told by which delivery.
+pub fn root(id: u128, base: &str, told_by: u128) -> Option<Root> {
+    let [id, told_by] = [id, told_by].map(uuid::Uuid::from_u128);
+    Some(Root { id, base: base.to_owned(), told_by })
 }
 
 /// The hook that is to be looked for now.
-async fn due(world: &World) -> Option<(ProjectId, HookId)> {
-    world.store.due_look(Turn { sweeps: true, period: HOUR, but: &[] }).await.unwrap()
+pub async fn due(world: &World) -> Option<(ProjectId, HookId)> {
+    world.store.due_look(Turn { sweeps: true, period: HOUR, but: &[], looking: &[] }).await.unwrap()
 }
 
 async fn begin(world: &World, hook: &NewHook) -> Look {
@@ -59,7 +65,7 @@ async fn begin(world: &World, hook: &NewHook) -> Look {
 }
 
 /// A look that comes back with this: what it makes up.
-async fn look(world: &World, hook: &NewHook, refs: &Refs) -> Vec<String> {
+pub async fn look(world: &World, hook: &NewHook, refs: &Refs) -> Vec<String> {
     let look = begin(world, hook).await;
     back(world, &look, refs).await
 }
@@ -71,19 +77,21 @@ async fn back(world: &World, look: &Look, refs: &Refs) -> Vec<String> {
         world.pass("1 hour");
         return vec!["strange or later".to_owned()];
     };
-    let made: Vec<NewOwn> = found.moved.keys().map(|name| own("sweep", name.as_str())).collect();
+    let made =
+        |(name, at): (&RefName, &Commit)| NewOwn { found: Some(at.clone()), ..own("sweep", name.as_str()) };
+    let made: Vec<NewOwn> = found.moved.iter().map(made).collect();
     let done = end("fine", false, HOUR);
     world.store.take_look(world.epoch, look, (&found, &made), Some("main"), &done).await.unwrap();
     world.pass("1 hour");
     found.moved.keys().map(ToString::to_string).collect()
 }
 
-async fn waiting(world: &World) -> Vec<Waiting> {
+pub async fn waiting(world: &World) -> Vec<Waiting> {
     world.store.waiting_deliveries(100).await.unwrap()
 }
 
 /// Processes a delivery about a ref as far as its place.
-async fn place(world: &World, of: &Waiting, at: (&str, u32), moves: Moves) -> bool {
+pub async fn place(world: &World, of: &Waiting, at: (&str, u32), moves: Moves) -> bool {
     let (git_ref, commit) = (name(at.0), commit(at.1));
     assert!(world.store.line_up(world.epoch, of, &git_ref).await.unwrap());
     let placed = world.store.place_delivery(world.epoch, of, &git_ref, &commit, moves).await.unwrap();
@@ -113,7 +121,7 @@ async fn a_look_notes_where_refs_are_and_makes_up_for_what_was_not_delivered_onc
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 55)",
     );
     let refused = store.begin_look(epoch, (project, app.id)).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
 
     let one = look(&world, &app, &listed(&[("heads/main", 1), ("tags/v1", 1)])).await;
@@ -242,7 +250,7 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     let going = begin(&world, &app).await;
     assert!(!going.is_doubted);
     store.doubt_look(epoch, &going, &end("strange", true, HOUR)).await.unwrap();
-    store.hurry_look(epoch, &one).await.unwrap();
+    store.hurry_look(epoch, &one, "waits").await.unwrap();
     assert_eq!(due(&world).await, None, "one that came to nothing isn't hurried");
     world.pass("1 hour");
     let going = begin(&world, &app).await;
@@ -251,7 +259,7 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     world.pass("1 hour");
     assert_eq!(due(&world).await, None);
     assert_eq!(waiting(&world).await.remove(0).strayed, "it is another one");
-    let new = NewOwn { root: Some(uuid::Uuid::from_u128(1)), ..own("base_image", "r.example/a:1") };
+    let new = NewOwn { root: root(1, "*", 1), ..own("base_image", "r.example/a:1") };
     assert_eq!(store.make_own(epoch, project, &[(app.id, new)]).await.unwrap(), [Made::Gone]);
     let headers = BTreeMap::new();
     let same = NewDelivery {
@@ -289,8 +297,8 @@ async fn a_look_that_finds_another_repository_stops_what_is_the_farms_own_until_
     let schedules = vec![("nightly".to_owned(), "0 3 * * *".to_owned(), now + TimeDelta::hours(9))];
     store.plan_hook(epoch, &one, 7, &Planned { schedules, bases: Vec::new() }).await.unwrap();
     assert_eq!(due(&world).await, Some((project, app.id)));
-    let host = [world.database.psql("SELECT host FROM hooks")];
-    let turn = Turn { sweeps: true, period: HOUR, but: &host };
+    let host = ["https://github.com".to_owned()];
+    let turn = Turn { sweeps: true, period: HOUR, but: &host, looking: &[] };
     assert_eq!(store.due_look(turn).await.unwrap(), None, "its host is asked already");
 }
 
@@ -444,11 +452,11 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
             .is_empty()
     );
     let (other, another) = (farm_types::HookId::generate(), farm_types::HookId::generate());
-    let root = |n: u128| Some(uuid::Uuid::from_u128(n));
     for (n, lineage) in [(1, vec![other]), (2, vec![other, another]), (3, vec![])] {
-        let new = NewOwn { lineage, root: root(n), ..own("base_image", image) };
+        let new = NewOwn { lineage, root: root(n, image, n), ..own("base_image", image) };
         let made = store.make_own(epoch, project, &[(app.id, new.clone())]).await.unwrap();
         assert_eq!(made, [Made::There]);
+        let new = NewOwn { root: root(n, image, n + 50), ..new };
         let again = store.make_own(epoch, project, &[(app.id, new)]).await.unwrap();
         assert_eq!(again, [Made::Known], "upon what all began by it builds once");
     }
@@ -464,11 +472,14 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
     );
     // Once it was begun, a move leads to another one.
     assert!(store.line_up(epoch, of_image[0], &name("heads/main")).await.unwrap());
-    let new = NewOwn { root: root(4), ..own("base_image", image) };
+    let new = NewOwn { root: root(4, image, 4), ..own("base_image", image) };
     store.make_own(epoch, project, &[(app.id, new)]).await.unwrap();
     assert_eq!(waiting(&world).await.len(), all.len() + 1);
     // Of other images there are too many within the hour, whatever they are; those that join one that waits are none of these.
-    let another = |n: u128| NewOwn { root: root(100 + n), ..own("base_image", &format!("r.example/i:{n}")) };
+    let another = |n: u128| NewOwn {
+        root: root(100 + n, "*", 100 + n),
+        ..own("base_image", &format!("r.example/i:{n}"))
+    };
     let many: Vec<(HookId, NewOwn)> = (0..12).map(|n| (app.id, another(n))).collect();
     let made = store.make_own(epoch, project, &many).await.unwrap();
     assert_eq!(made.iter().filter(|made| **made == Made::TooMany).count(), 2, "{made:?}");

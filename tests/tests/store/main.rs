@@ -24,6 +24,7 @@ mod looks;
 mod mounts;
 mod notices;
 mod one_bad;
+mod own;
 mod programs;
 mod publishing;
 mod queueing;

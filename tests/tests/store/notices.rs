@@ -106,7 +106,7 @@ async fn an_end_is_told_once_to_whom_it_concerns_and_again_until_it_was_taken() 
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 56)";
     world.database.psql(older);
     let refused = store.add_notice(&tester(), &notice("ops", &NoticeOn::USUAL)).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Conflict(why) if why.contains("http://old")), "{refused}");
+    assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     add(&world, "ops", &NoticeOn::USUAL).await;
     let all = add(&world, "all", &NoticeOn::ALL).await;

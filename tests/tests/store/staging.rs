@@ -88,7 +88,7 @@ async fn what_pushes_goes_to_an_untrusted_machine_by_a_staging_registry_only_and
         "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 43)";
     world.database.psql(older);
     let error = refused(pushes, fork).await;
-    assert!(matches!(&error, StoreError::Conflict(why) if why.contains("http://old (schema 43)")), "{error}");
+    assert!(matches!(&error, StoreError::Older(why) if why.contains("http://old (schema 43)")), "{error}");
     world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
     // Nor once it is connected to another coordinator, which may know of none.
     world.database.psql("UPDATE workers SET coordinator_id = gen_random_uuid() WHERE name = 'fork'");

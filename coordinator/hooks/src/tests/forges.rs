@@ -182,19 +182,30 @@ fn releases_comments_and_all_else_of_hubs() {
         assert!(!read(provider, "release", &body("edited")).unwrap().outcome.is_wanted());
 
         let said = |text, pull| read(provider, "issue_comment", &comment(text, pull)).unwrap().outcome;
-        let approve = |commit: Option<&str>| {
+        let approve = |commit: Option<&str>, base: Option<&str>| {
             Outcome::Comment(Comment::Approve {
                 pull_request: 5,
                 commit: commit.map(ToOwned::to_owned),
+                base: base.map(ToOwned::to_owned),
                 at: None,
             })
         };
         let pull = || json!({"url": "https://git.example/api"});
-        assert_eq!(said("/farm approve", pull()), approve(None));
-        assert_eq!(said(" /farm  approve 2222222A \r\nlooks good", pull()), approve(Some("2222222a")));
-        for other in
-            ["please /farm approve", "/farm approve now please", "/farm approve ../x", "> /farm approve", ""]
-        {
+        assert_eq!(said("/farm approve", pull()), approve(None, None));
+        assert_eq!(said(" /farm  approve 2222222A \r\nlooks good", pull()), approve(Some("2222222a"), None));
+        assert_eq!(
+            said("/farm approve 2222222 release/v1", pull()),
+            approve(Some("2222222"), Some("release/v1"))
+        );
+        for other in [
+            "please /farm approve",
+            "/farm approve now please",
+            "/farm approve ../x",
+            "/farm approve 2222222 ../x",
+            "/farm approve 2222222 main please",
+            "> /farm approve",
+            "",
+        ] {
             assert!(!said(other, pull()).is_wanted(), "{other}");
         }
         assert!(!said("/farm approve", Value::Null).is_wanted(), "an issue");
@@ -304,7 +315,10 @@ fn gitlab_says_the_same_in_its_own_words() {
         "merge_request": {"iid": 5}
     });
     let noted = lab("Note Hook", &note).unwrap().outcome;
-    assert_eq!(noted, Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, at: None }));
+    assert_eq!(
+        noted,
+        Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, base: None, at: None })
+    );
     let pipeline =
         json!({"object_kind": "pipeline", "project": project(42), "user": {"id": 7, "username": "ada"}});
     assert!(!lab("Pipeline Hook", &pipeline).unwrap().outcome.is_wanted());
@@ -409,5 +423,8 @@ fn of_a_fork_is_told_who_has_opened_it_where_its_head_is_and_when_it_was_there()
     });
     let said = read(Provider::Github, "issue_comment", &comment).unwrap().outcome;
     let written = at("2026-01-31T12:05:24Z");
-    assert_eq!(said, Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, at: written }));
+    assert_eq!(
+        said,
+        Outcome::Comment(Comment::Approve { pull_request: 5, commit: None, base: None, at: written })
+    );
 }

@@ -30,6 +30,7 @@ fn waiting() -> Waiting {
         default_branch: None,
         own: None,
         is_read: false,
+        is_placed: false,
         strayed: String::new(),
     }
 }

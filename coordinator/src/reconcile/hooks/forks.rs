@@ -149,18 +149,15 @@ pub(super) async fn commented(
     comment: &Comment,
 ) -> Step<Begun> {
     let of = delivered.of;
-    let Comment::Approve { pull_request, commit, at } = comment;
+    let Comment::Approve { pull_request, commit, base, at } = comment;
     let head = Head::Commented {
         begins: commit.as_deref(),
+        base: base.as_deref(),
         sequence: of.sequence,
         at: *at,
         received_at: of.received_at,
     };
     let approval = Approval { project: of.project, hook: of.hook, number: *pull_request, head };
-    let refused = |error| match error {
-        StoreError::Conflict(why) => Stop::So(Begun::Ignored(why)),
-        error => Stop::Store(error),
-    };
     // Of what is approved already nobody has to be asked.
     if let Some(approved) = shared.loops.may_be_approved(&approval).await.map_err(refused)? {
         return Ok(done(*pull_request, &approved));
@@ -211,6 +208,15 @@ pub(super) async fn commented(
     Ok(done(*pull_request, &approved))
 }
 
+/// What it means for a comment that its head isn't approved. Once no older coordinator runs any more, it is.
+fn refused(error: StoreError) -> Stop {
+    match error {
+        StoreError::Conflict(why) => Stop::So(Begun::Ignored(why)),
+        StoreError::Older(why) => Stop::So(Begun::Later(why)),
+        error => Stop::Store(error),
+    }
+}
+
 fn done(pull_request: u64, approved: &Approved) -> Begun {
     let again = if approved.is_again { format!(" already, by {}", approved.by) } else { String::new() };
     let reason = format!("{} of pull request {pull_request} is approved{again}", approved.commit.short());
@@ -246,6 +252,15 @@ async fn may_write(shared: &Shared, asking: &Arc<Asking>, of: &Waiting, account:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comment_beside_an_older_coordinator_approves_later_and_what_is_refused_approves_nothing() {
+        let older = refused(StoreError::Older("http://old".to_owned()));
+        assert!(matches!(older, Stop::So(Begun::Later(why)) if why == "http://old"));
+        let moved = refused(StoreError::Conflict("it has moved on".to_owned()));
+        assert!(matches!(moved, Stop::So(Begun::Ignored(why)) if why == "it has moved on"));
+        assert!(matches!(refused(StoreError::NotLeading), Stop::Store(StoreError::NotLeading)));
+    }
 
     #[test]
     fn what_forks_begin_leaves_room_for_the_projects_own() {

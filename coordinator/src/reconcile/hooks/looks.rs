@@ -3,7 +3,8 @@
 //! have schedules or base images, it is looked all the same: whether what is fetched by the repository's name is still the hook's.
 //!
 //! A look is a build that fetches nothing, by a worker with git: one at a time of each hook and each host, two of them at once, so that
-//! there are places left for fetches. A host that can't be reached is left alone for longer and longer. Each look that came to nothing is
+//! there are places left for fetches; a project has both only while nobody else waits for one. A host is known by where it is fetched, as what
+//! the forge calls itself is whatever a project's admin has written. One that can't be reached is left alone for longer and longer. Each look that came to nothing is
 //! tried again later than the one before.
 //!
 //! A list of which the farm knows nothing is doubted: the next look has the history looked through, too. If there is nothing either, or the
@@ -26,7 +27,8 @@ use farm_store::machines::leader::Epoch;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
 use farm_types::{
-    Commit, Failure, FailureCode, FetchSpec, GitPoint, GitSource, HookId, Lfs, RefName, Refs, Role, Take,
+    Commit, Failure, FailureCode, FetchSpec, GitPoint, GitSource, HookId, Lfs, ProjectId, RefName, Refs,
+    Role, Take,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -40,8 +42,8 @@ use crate::grpc::builds::accept::{Asked, accept};
 use crate::reconcile::{Lead, turn};
 use crate::shared::Shared;
 
-/// How often a pass begins.
-const TICK: Duration = Duration::from_secs(5);
+/// How often a pass begins; and how long after the one before while a look goes on.
+const TICK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(1));
 /// So many looks go on at once.
 const AT_ONCE: usize = 2;
 /// A look has so long, the time that it waits included; and with its history.
@@ -89,7 +91,7 @@ pub(crate) async fn run(
     mut lead: watch::Receiver<Option<Lead>>,
     shutdown: CancellationToken,
 ) {
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(TICK.0);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = Known::default();
     while let Some(lead) = turn(&mut tick, &mut lead, &shutdown).await {
@@ -97,18 +99,25 @@ pub(crate) async fn run(
             if let Err(error) = come(&shared, lead.epoch).await {
                 tracing::warn!(%error, "schedules could not be looked at; trying again");
             }
-            if let Err(error) = Box::pin(pass(&shared, lead.epoch, &mut known)).await {
-                tracing::warn!(%error, "it could not be looked for lost deliveries; trying again");
+            match Box::pin(pass(&shared, lead.epoch, &mut known)).await {
+                Ok(is_busy) => is_busy,
+                Err(error) => {
+                    tracing::warn!(%error, "it could not be looked for lost deliveries; trying again");
+                    false
+                }
             }
         };
         tokio::select! {
-            () = pass => {}
+            is_busy = pass => if is_busy {
+                tick.reset_after(TICK.1);
+            },
             () = shutdown.cancelled() => return,
         }
     }
 }
 
-async fn pass(shared: &Shared, epoch: Epoch, known: &mut Known) -> Result<(), StoreError> {
+/// Takes the next step of each look that goes on, and begins others in the place of those that are over. True: some go on.
+async fn pass(shared: &Shared, epoch: Epoch, known: &mut Known) -> Result<bool, StoreError> {
     let store = &shared.loops;
     let (period, sweeps) = (shared.config.hooks.looks(), shared.config.hooks.sweep().is_some());
     let now = store.now().await?.timestamp();
@@ -116,33 +125,47 @@ async fn pass(shared: &Shared, epoch: Epoch, known: &mut Known) -> Result<(), St
         store.plan_look(epoch, (project, hook), until_next(hook, now, period)).await?;
     }
     let under_way = store.looks_under_way().await?;
-    let mut but: Vec<String> = under_way.iter().map(|look| look.host.clone()).collect();
+    known.names.keep(&under_way);
+    for look in &under_way {
+        step(shared, epoch, look, known).await?;
+    }
+    let under_way = store.looks_under_way().await?;
+    let mut looking: Vec<ProjectId> = under_way.iter().map(|look| look.project).collect();
+    let mut but: Vec<String> = under_way.iter().map(|look| look.asks.clone()).collect();
     but.extend(known.left_alone(Instant::now()));
     for _ in under_way.len()..AT_ONCE {
-        let Some(hook) = store.due_look(Turn { sweeps, period, but: &but }).await? else { break };
-        match store.begin_look(epoch, hook).await {
-            Ok(host) => but.push(host),
+        let due = store.due_look(Turn { sweeps, period, but: &but, looking: &looking }).await?;
+        let Some((project, hook)) = due else { break };
+        match store.begin_look(epoch, (project, hook)).await {
+            Ok(asks) => but.push(asks),
             Err(StoreError::Stale(_)) => break,
             Err(error) => return Err(error),
         }
+        looking.push(project);
     }
-    let under_way = store.looks_under_way().await?;
-    known.names.keep(&under_way);
-    for look in under_way {
-        match Box::pin(go_on(shared, epoch, &look, known)).await {
-            Ok(()) => {}
-            Err(StoreError::Stale(why)) => tracing::debug!(hook = look.hook_name, why, "not done"),
-            Err(error @ (StoreError::NotLeading | StoreError::Unavailable(_) | StoreError::Conflict(_))) => {
-                return Err(error);
-            }
-            Err(error) => {
-                tracing::error!(hook = look.hook_name, %error, "what a look has found can't be taken");
-                let why = "the farm couldn't take what it has found; its log says why";
-                store.end_look(epoch, &look, &trouble(shared, &look, why)).await?;
-            }
+    for look in store.looks_under_way().await?.iter().filter(|look| look.build.is_none()) {
+        step(shared, epoch, look, known).await?;
+    }
+    Ok(!looking.is_empty())
+}
+
+/// Takes a look's next step, and ends it if what it has found can't be taken.
+async fn step(shared: &Shared, epoch: Epoch, look: &Look, known: &mut Known) -> Result<(), StoreError> {
+    match Box::pin(go_on(shared, epoch, look, known)).await {
+        Ok(()) => Ok(()),
+        Err(StoreError::Stale(why)) => {
+            tracing::debug!(hook = look.hook_name, why, "not done");
+            Ok(())
+        }
+        Err(error @ (StoreError::NotLeading | StoreError::Unavailable(_) | StoreError::Older(_))) => {
+            Err(error)
+        }
+        Err(error) => {
+            tracing::error!(hook = look.hook_name, %error, "what a look has found can't be taken");
+            let why = "the farm couldn't take what it has found; its log says why";
+            shared.loops.end_look(epoch, look, &trouble(shared, look, why)).await
         }
     }
-    Ok(())
 }
 
 /// Takes a look's next step.
@@ -170,7 +193,7 @@ async fn go_on(shared: &Shared, epoch: Epoch, look: &Look, known: &mut Known) ->
     let id = &record.short_id;
     let why = match record.state {
         BuildState::Succeeded => {
-            known.away.remove(&look.host);
+            known.away.remove(&look.asks);
             let result =
                 record.jobs.first().and_then(|job| job.result.as_ref()?.fetched.as_ref()?.refs.clone());
             match result {
@@ -182,7 +205,7 @@ async fn go_on(shared: &Shared, epoch: Epoch, look: &Look, known: &mut Known) ->
         }
         BuildState::Failed => {
             if record.failure.as_ref().is_some_and(is_of_host) {
-                known.note_away(&look.host, Instant::now());
+                known.note_away(&look.asks, Instant::now());
             }
             let why = record.failure.as_ref().map_or("", |failure| failure.message.as_str());
             format!("fetch {id}: {why}")
@@ -382,8 +405,8 @@ fn made_up(name: &RefName, commit: &Commit, default_branch: Option<&str>, wait: 
         changed: None,
         message: String::new(),
     };
-    let body = Own { event, line: None }.body();
-    Some(NewOwn { event: "sweep", of: name.to_string(), body, lineage: Vec::new(), root: None, wait })
+    let (body, found) = (Own { event, line: None }.body(), Some(commit.clone()));
+    Some(NewOwn { event: "sweep", of: name.to_string(), body, lineage: Vec::new(), root: None, found, wait })
 }
 
 /// What came of a look, for people.

@@ -3,7 +3,8 @@
 //!
 //! Which these are the default branch's rules have said when they were read last ([`planned`]). A delivery reads them anew, and what isn't
 //! in them any more isn't built. An image that the farm has put there itself, for a hook, leads to none for that hook, nor for those by
-//! which that came to be: so hooks whose images are built upon one another end. And upon all that one move leads to each hook builds once.
+//! which that came to be: so hooks whose images are built upon one another end. And upon all that one move leads to each
+//! hook builds once for each image that its rules name.
 //!
 //! All of them fetch by the repository's name, so each waits until it was seen lately that this is still the hook's ([`unready`]).
 
@@ -13,7 +14,7 @@ use farm_hooks::{Delivery, Happened, MovedImage, Outcome};
 use farm_rules::{Cron, Event, EventKind, Rules};
 use farm_store::StoreError;
 use farm_store::hooks::deliveries::Waiting;
-use farm_store::hooks::own::{Came, Due, Made, NewOwn, Planned};
+use farm_store::hooks::own::{Came, Due, Made, NewOwn, Planned, Root};
 use farm_store::machines::leader::Epoch;
 use farm_types::{Commit, Digest, HookId, ImageTag};
 use serde::{Deserialize, Serialize};
@@ -105,16 +106,17 @@ pub(super) fn planned(rules: &Rules, from: chrono::DateTime<chrono::Utc>) -> Pla
     Planned { schedules, bases }
 }
 
-/// What is in the way of a delivery of the farm's own.
+/// What is in the way of a delivery of the farm's own. Once it has its place, nothing is: what follows is fetched by its commit.
 ///
 /// # Errors
-/// Another coordinator leads, or the database can't be reached.
+/// [`StoreError::Stale`]: it kept others about its ref waiting, and is begun anew. Or another coordinator leads, or the database can't be
+/// reached.
 pub(super) async fn unready(
     shared: &Shared,
     epoch: Epoch,
     of: &Waiting,
 ) -> Result<Option<Begun>, StoreError> {
-    if of.own.is_none() {
+    if of.own.is_none() || of.is_placed {
         return Ok(None);
     }
     if !of.strayed.is_empty() {
@@ -131,11 +133,13 @@ pub(super) async fn unready(
         );
         return Ok(Some(Begun::Ignored(why)));
     }
-    shared.loops.hurry_look(epoch, of).await?;
     let what = format!(
         "waits for a look whether {} is still the hook's repository: farm hook show {name}",
         of.full_name
     );
+    if shared.loops.hurry_look(epoch, of, &what).await? {
+        return Err(StoreError::Stale("the delivery, which is begun anew"));
+    }
     Ok(Some(Begun::Goes(what)))
 }
 
@@ -177,6 +181,7 @@ fn scheduled(due: &Due) -> Option<NewOwn> {
         body: own.body(),
         lineage: Vec::new(),
         root: None,
+        found: None,
         wait: Duration::ZERO,
     })
 }
@@ -225,7 +230,8 @@ pub(super) async fn moved(
                     of: tag.to_string(),
                     body: Own { event, line: None }.body(),
                     lineage: lineage.clone(),
-                    root: Some(root),
+                    root: Some(Root { id: root, base: one.base, told_by: told_by(of, &tag) }),
+                    found: None,
                     wait: Duration::from_secs(shared.config.hooks.base_image_seconds),
                 };
                 all.push((one.hook, new));
@@ -235,7 +241,7 @@ pub(super) async fn moved(
     }
     let made = match shared.loops.make_own(epoch, of.project, &all).await {
         Ok(made) => made,
-        Err(StoreError::Conflict(why)) => return Ok(Begun::Later(why)),
+        Err(StoreError::Older(why)) => return Ok(Begun::Later(why)),
         Err(error) => return Err(error),
     };
     let mut done: Vec<String> = Vec::new();
@@ -260,7 +266,17 @@ pub(super) async fn moved(
 
 /// What begins by a delivery, if the farm hasn't put the image there: the same each time that it is processed.
 fn root(of: &Waiting) -> Uuid {
-    let whole = Digest::of(format!("{}\n{}\n{}", of.hook, of.id, of.run).as_bytes());
+    half(&format!("{}\n{}\n{}", of.hook, of.id, of.run))
+}
+
+/// By what hooks are told of one of a delivery's images: the same each time that it is processed.
+fn told_by(of: &Waiting, image: &ImageTag) -> Uuid {
+    half(&format!("{}\n{}\n{}\n{image}", of.hook, of.id, of.run))
+}
+
+/// What stands for a text.
+fn half(text: &str) -> Uuid {
+    let whole = Digest::of(text.as_bytes());
     let mut half = [0; 16];
     half.iter_mut().zip(whole.as_bytes()).for_each(|(to, from)| *to = *from);
     Uuid::from_bytes(half)

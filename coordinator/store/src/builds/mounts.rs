@@ -98,7 +98,7 @@ pub const SECRET_CHANGED: &str = "a secret of the project was changed at this mo
 ///
 /// # Errors
 /// [`StoreError::Stale`] with [`SECRET_CHANGED`]: a version that is used counts no more, or another rule says who may use it.
-/// [`StoreError::Conflict`]: coordinators run that would lend what a login of the build has pulled to anybody.
+/// [`StoreError::Older`]: coordinators run that would lend what a login of the build has pulled to anybody.
 pub(crate) async fn keep(
     execution: &mut LockedExecution<'_>,
     (build, short_id): (BuildId, &ShortId),

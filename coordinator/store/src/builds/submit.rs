@@ -74,8 +74,8 @@ impl Store {
     /// transaction.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there;
-    /// [`StoreError::Exhausted`] when the project has too many;
+    /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there; [`StoreError::Older`] when older
+    /// coordinators run that can't have such a build; [`StoreError::Exhausted`] when the project has too many;
     /// [`StoreError::Stale`] when one of its secrets was changed, or a fork's head isn't approved any more ([`UNAPPROVED`](crate::hooks::approvals::UNAPPROVED)).
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;

@@ -48,6 +48,8 @@ pub enum Head<'a> {
     Commented {
         /// How the commit's name begins, if they have written that.
         begins: Option<&'a str>,
+        /// The branch that it is to go to, if they have written that.
+        base: Option<&'a str>,
         /// The comment's delivery's place.
         sequence: i64,
         /// When it was written, by the forge's clock.
@@ -123,7 +125,7 @@ struct Row {
 /// The pull request of an approval, if that may be given: whoever asks holds its row until the transaction ends.
 async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
     let row = sqlx::query!(
-        "SELECT p.sequence, p.commit_id, p.base, p.head_repository, p.is_fork, p.is_open, p.at, p.moved_at
+        "SELECT p.sequence, p.commit_id, p.base, p.head_repository, p.is_fork, p.is_open, p.at, p.moved_at, p.based_at
          FROM pull_requests p JOIN hooks h ON h.project_id = p.project_id AND h.id = p.hook_id
          WHERE p.project_id = $1 AND p.hook_id = $2 AND p.number = $3 AND h.removed_at IS NULL FOR UPDATE OF p",
         of.project.as_uuid(),
@@ -146,6 +148,7 @@ async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
         return refused(format!("pull request {number} is closed"));
     }
     let commit: Commit = state(&row.commit_id)?;
+    let again = format!("look at it, and comment again: /farm approve {commit} {}", row.base);
     match of.head {
         Head::Shown { commit: shown, .. } if *shown != commit => {
             return refused(format!(
@@ -166,16 +169,37 @@ async fn fit_for(tx: &mut Tx, of: &Approval<'_>) -> Result<Row> {
                 commit.short()
             ));
         }
+        Head::Commented { base: Some(base), .. } if base != row.base => {
+            return refused(format!(
+                "the comment is about a head for branch {base}, and pull request {number} is to go to {}; {again}",
+                row.base
+            ));
+        }
+        // What has been elsewhere, or was closed, meanwhile is to be approved by itself, though it is as it was.
+        Head::Commented { sequence, .. } if row.sequence > sequence => {
+            return refused(format!(
+                "pull request {number} has moved on since the comment was written; {again}"
+            ));
+        }
+        // Who names a head in full means that one, but may have seen it on its way to another branch.
+        Head::Commented { begins, base: None, received_at, .. }
+            if begins == Some(commit.as_str()) && row.based_at + SEEN > received_at =>
+        {
+            return refused(format!(
+                "within the {} minutes before the comment came, pull request {number} was opened or is to go to another branch, so who has \
+                 written it may have seen it for another one; {again}",
+                SEEN.as_secs() / 60
+            ));
+        }
         // What its author has seen nobody knows otherwise: two commits whose names begin in the same way are made in a moment.
-        Head::Commented { begins, sequence, at, received_at } if begins != Some(commit.as_str()) => {
-            let again = format!("look at it, and comment again: /farm approve {commit}");
+        Head::Commented { begins, at, received_at, .. } if begins != Some(commit.as_str()) => {
             let Some((moved, written)) = row.at.zip(at) else {
                 return refused(format!(
                     "its forge doesn't say when pull request {number} was changed, or the comment was written, so who has written it may have \
                      seen another head; {again}"
                 ));
             };
-            if row.sequence > sequence || moved >= written {
+            if moved >= written {
                 return refused(format!(
                     "pull request {number} has moved on since the comment was written; {again}"
                 ));
@@ -270,7 +294,7 @@ impl Store {
     /// Approves a head: deliveries that wait for that go on. Approving it twice is no error.
     ///
     /// # Errors
-    /// As of [`Self::may_be_approved`].
+    /// As of [`Self::may_be_approved`]; [`StoreError::Older`]: older coordinators run, which would do the wrong thing with it.
     pub async fn approve(&self, by: &By, of: &Approval<'_>) -> Result<Approved> {
         let (project, hook, number) = (of.project.as_uuid(), of.hook.as_uuid(), number(of.number)?);
         let mut tx = self.begin().await?;

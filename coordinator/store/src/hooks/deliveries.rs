@@ -12,19 +12,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::secrets::used;
-use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
-use crate::proof::LeaderTx;
 use crate::{Result, Store, StoreError, Tx, digest, from_json, state, to_json};
 
 /// A delivery about a fork's pull request waits so long for somebody who approves that.
 pub const HELD: Duration = Duration::from_secs(14 * 24 * 3600);
-
-/// A push is made up for so often.
-const MADE_UP: i32 = 3;
-
-/// Where a ref was that is gone for so long nobody needs any more.
-const GONE_REFS: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,6 +168,8 @@ pub struct Waiting {
     pub own: Option<String>,
     /// It is known of which ref it says that it was moved.
     pub is_read: bool,
+    /// It has its place, so what follows from it is of one commit.
+    pub is_placed: bool,
     /// Why the farm does nothing for the hook of its own accord; empty: it does.
     pub strayed: String,
 }
@@ -338,7 +332,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, p.name AS project_name, d.hook_id, h.name AS hook_name, h.provider, h.host, h.full_name,
                       h.repository_id, h.clone_url, h.api_url, h.principal_id, h.publishes, d.id, d.sequence, d.attempts, d.runs, d.received_at,
-                      h.default_branch, d.own, (d.pushes IS NOT NULL) AS "is_read!", h.strayed,
+                      h.default_branch, d.own, (d.pushes IS NOT NULL) AS "is_read!",
+                      (d.order_key IS NOT NULL) AS "is_placed!", h.strayed,
                       coalesce(d.again_at, d.received_at) AS "asked_at!",
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
@@ -371,6 +366,7 @@ impl Store {
                 default_branch: row.default_branch,
                 own: row.own,
                 is_read: row.is_read,
+                is_placed: row.is_placed,
                 strayed: row.strayed,
             })
         });
@@ -391,103 +387,6 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         row.map(|row| Ok((from_json(row.headers)?, row.body))).transpose()
-    }
-
-    /// Ends a delivery that waits. What was done for it and isn't in the same transaction has to stand being done again.
-    ///
-    /// # Errors
-    /// [`StoreError::Stale`]: it doesn't wait any more, or was begun anew. Or another coordinator leads.
-    pub async fn end_delivery(&self, epoch: Epoch, of: &Waiting, end: &End) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        let done = sqlx::query!(
-            "UPDATE deliveries SET state = $5, reason = $6, builds = $7, finished_at = farm_now()
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $8",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.id,
-            of.attempts,
-            end.state.as_str(),
-            end.reason,
-            &end.builds,
-            of.run
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the delivery"));
-        }
-        let missed = of.own.as_deref().and_then(|own| own.strip_prefix("sweep "));
-        match (missed, end.state) {
-            (Some(missed), DeliveryState::Failed) => unmake(&mut tx, of, missed).await?,
-            (Some(missed), DeliveryState::Ignored) => pass_over(&mut tx, of, missed).await?,
-            _ => {}
-        }
-        tx.commit().await
-    }
-
-    /// Has a delivery that waits looked at again after so long: what was begun by it goes on.
-    ///
-    /// # Errors
-    /// As of [`Self::end_delivery`].
-    pub async fn go_on_with_delivery(
-        &self,
-        epoch: Epoch,
-        of: &Waiting,
-        wait: Duration,
-        reason: &str,
-    ) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        let done = sqlx::query!(
-            "UPDATE deliveries SET due_at = farm_now() + make_interval(secs => $5), reason = $6
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $7",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.id,
-            of.attempts,
-            wait.as_secs_f64(),
-            reason,
-            of.run
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the delivery"));
-        }
-        tx.commit().await
-    }
-
-    /// Has a delivery that waits tried again after so long; `is_anew`: without what it has begun.
-    ///
-    /// # Errors
-    /// As of [`Self::end_delivery`].
-    pub async fn put_off_delivery(
-        &self,
-        epoch: Epoch,
-        of: &Waiting,
-        wait: Duration,
-        reason: &str,
-        is_anew: bool,
-    ) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        let done = sqlx::query!(
-            "UPDATE deliveries SET attempts = attempts + 1, due_at = farm_now() + make_interval(secs => $5), reason = $6,
-                looks = looks AND NOT $7, runs = runs + CASE WHEN $7 THEN 1 ELSE 0 END
-             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND attempts = $4 AND runs = $8",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.id,
-            of.attempts,
-            wait.as_secs_f64(),
-            reason,
-            is_anew,
-            of.run
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the delivery"));
-        }
-        tx.commit().await
     }
 
     /// What was delivered to a hook, the newest first: at most so many that came before this one.
@@ -533,7 +432,8 @@ impl Store {
     /// Has a delivery that is over processed once more, as it came.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]: the project has no such hook, or that no such delivery. [`StoreError::Conflict`]: it waits.
+    /// [`StoreError::NotFound`]: the project has no such hook, or that no such delivery. [`StoreError::Conflict`]: it waits, or another one
+    /// about the same image does.
     pub async fn redeliver(&self, by: &By, project: ProjectId, name: &str, id: &str) -> Result<()> {
         let hook = self.hook_named(project, name).await?;
         let mut tx = self.begin().await?;
@@ -546,7 +446,8 @@ impl Store {
             id
         )
         .execute(&mut *tx)
-        .await?;
+        .await
+        .map_err(|error| another_waits(error, id))?;
         if done.rows_affected() != 1 {
             let waits = sqlx::query_scalar!(
                 "SELECT true FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND id = $3",
@@ -578,119 +479,18 @@ impl Store {
         );
         id.fetch_optional(&self.pool).await?.map(HookId::from).ok_or(StoreError::NotFound("hook"))
     }
+}
 
-    /// Removes at most `limit` deliveries that were over so long ago and as many statuses, as many refs that are gone for 30 days, and then hooks that were removed and have no
-    /// deliveries any more. Answers how many deliveries.
-    ///
-    /// # Errors
-    /// Another coordinator leads.
-    pub async fn remove_deliveries(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<u64> {
-        let mut tx = self.begin_leading(epoch).await?;
-        let removed = sqlx::query!(
-            "DELETE FROM deliveries WHERE (project_id, hook_id, id) IN (
-                SELECT project_id, hook_id, id FROM deliveries
-                WHERE state <> 'received' AND finished_at < farm_now() - make_interval(secs => $1) ORDER BY finished_at LIMIT $2)",
-            kept.as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "DELETE FROM statuses WHERE (project_id, hook_id, commit_id, context) IN (
-                SELECT project_id, hook_id, commit_id, context FROM statuses
-                WHERE wanted_at < farm_now() - make_interval(secs => $1) ORDER BY wanted_at LIMIT $2)",
-            kept.as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "DELETE FROM commit_readings WHERE (project_id, hook_id, commit_id, git_ref, kind) IN (
-                SELECT project_id, hook_id, commit_id, git_ref, kind FROM commit_readings
-                WHERE asked_at < farm_now() - make_interval(secs => $1) ORDER BY asked_at LIMIT $2)",
-            kept.as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "DELETE FROM ref_heads WHERE (project_id, hook_id, git_ref) IN (
-                SELECT project_id, hook_id, git_ref FROM ref_heads
-                WHERE gone_at < farm_now() - make_interval(secs => $1)
-                   OR commit_id IS NULL AND seen_at < farm_now() - make_interval(secs => $1) LIMIT $2)",
-            GONE_REFS.as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query!(
-            "DELETE FROM hook_roots WHERE (project_id, hook_id, root) IN (
-                SELECT project_id, hook_id, root FROM hook_roots
-                WHERE made_at < farm_now() - make_interval(secs => $1) ORDER BY made_at LIMIT $2)",
-            kept.as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        // What waits for an approval may do so for longer than what is over is kept.
-        sqlx::query!(
-            "WITH requests AS (DELETE FROM pull_requests WHERE (project_id, hook_id, number) IN (
-                SELECT project_id, hook_id, number FROM pull_requests
-                WHERE seen_at < farm_now() - make_interval(secs => $1) ORDER BY seen_at LIMIT $2))
-             DELETE FROM fork_approvals WHERE (project_id, hook_id, number, commit_id, base, head_repository) IN (
-                SELECT project_id, hook_id, number, commit_id, base, head_repository FROM fork_approvals
-                WHERE approved_at < farm_now() - make_interval(secs => $1) ORDER BY approved_at LIMIT $2)",
-            (kept + HELD * 2).as_secs_f64(),
-            limit
-        )
-        .execute(&mut *tx)
-        .await?;
-        if removed.rows_affected() == 0 {
-            sqlx::query!(
-                "DELETE FROM hooks h WHERE h.removed_at < farm_now() - make_interval(secs => $1)
-                   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.project_id = h.project_id AND d.hook_id = h.id)",
-                kept.as_secs_f64()
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(removed.rows_affected())
+/// Why a delivery isn't processed once more.
+fn another_waits(error: sqlx::Error, id: &str) -> StoreError {
+    let constraint = error.as_database_error().and_then(|error| error.constraint());
+    if constraint == Some("deliveries_coalesced") {
+        let why = format!(
+            "another delivery about the image of {id} waits to be processed, and comes to the same: see what becomes of that"
+        );
+        return StoreError::Conflict(why);
     }
-}
-
-/// A push that was made up has failed: unless it has got its place, or this was the third time, the next look finds it again.
-async fn unmake(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
-    sqlx::query!(
-        "UPDATE ref_heads r SET failed = r.listed, failures = CASE WHEN r.failed = r.listed THEN r.failures + 1 ELSE 1 END,
-            listed = CASE WHEN r.failed = r.listed AND r.failures >= $5 THEN r.listed END
-         FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
-           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
-        of.project.as_uuid(),
-        of.hook.as_uuid(),
-        of.id,
-        git_ref,
-        MADE_UP - 1
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// A push that was made up came to nothing, as its ref is elsewhere by now: should the ref go back there, that is news.
-async fn pass_over(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
-    sqlx::query!(
-        "UPDATE ref_heads r SET listed = NULL
-         FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
-           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
-        of.project.as_uuid(),
-        of.hook.as_uuid(),
-        of.id,
-        git_ref
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    error.into()
 }
 
 /// What a delivery has gone on by counts no more when it is processed anew.

@@ -8,7 +8,7 @@ use crate::proof::LeaderTx;
 use crate::{Result, Store};
 
 impl Store {
-    /// Notes where a delivery has seen a ref; `None`: it was deleted. False: a later delivery was about the same ref.
+    /// Notes where a delivery has seen a ref; `None`: it was deleted, and where it was is forgotten: should it be back there, that is news. False: a later delivery was about the same ref.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
@@ -26,7 +26,8 @@ impl Store {
         let seen = sqlx::query!(
             "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET sequence = EXCLUDED.sequence, commit_id = EXCLUDED.commit_id,
-                seen_at = farm_now(), gone_at = NULL, listed = CASE WHEN EXCLUDED.commit_id IS NULL THEN NULL ELSE ref_heads.listed END
+                seen_at = farm_now(), gone_at = NULL, listed = CASE WHEN EXCLUDED.commit_id IS NULL THEN NULL ELSE ref_heads.listed END,
+                placed = CASE WHEN EXCLUDED.commit_id IS NULL THEN NULL ELSE ref_heads.placed END
              WHERE ref_heads.sequence <= EXCLUDED.sequence",
             of.project.as_uuid(),
             of.hook.as_uuid(),

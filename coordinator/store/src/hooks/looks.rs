@@ -1,22 +1,20 @@
 //! Looks at where a hook's branches and tags are, by which it is found what its forge didn't deliver: one at a time of each hook, each a
 //! build that fetches nothing. A look is begun before its build is submitted, and over when what it has found is held against what was
-//! seen (`farm_core::hooks`); whatever dies, the next pass goes on with it.
+//! seen (`super::looked`); whatever dies, the next pass goes on with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_core::hooks::{Head, Missed, Seen};
-use farm_types::{BuildId, Commit, HookId, PrincipalId, ProjectId, RefName};
+use farm_types::{BuildId, HookId, PrincipalId, ProjectId};
 use serde_json::json;
 
 use super::deliveries::Waiting;
-use super::own::{NewOwn, is_own, make};
+use super::own::is_own;
 use crate::machines::leader::Epoch;
 use crate::people::audit::{By, Deed};
-use crate::proof::LeaderTx;
 use crate::schema::shut_out;
-use crate::{Result, Store, StoreError, state};
+use crate::{Result, Store, StoreError};
 
 /// The schema from which on coordinators know of looks.
 const SCHEMA: i32 = 56;
@@ -46,6 +44,8 @@ pub struct Look {
     pub api_url: Option<String>,
     /// Where.
     pub clone_url: Option<String>,
+    /// Who is asked: `SCHEME://HOST[:PORT]` of that.
+    pub asks: String,
     /// The default branch, if it is known.
     pub default_branch: Option<String>,
     /// The hook is there, and its repository isn't known to be another one.
@@ -75,8 +75,10 @@ pub struct Turn<'a> {
     pub sweeps: bool,
     /// How often each hook is looked for: what is due much later than that was planned before the clock was set back.
     pub period: Duration,
-    /// Hosts that are not to be asked.
+    /// Who is not to be asked ([`Look::asks`]).
     pub but: &'a [String],
+    /// Projects that have a look under way: others come first.
+    pub looking: &'a [ProjectId],
 }
 
 /// How a look ends.
@@ -115,6 +117,7 @@ struct Row {
     repository_id: Option<String>,
     api_url: Option<String>,
     clone_url: Option<String>,
+    asks: String,
     default_branch: Option<String>,
     is_on: bool,
     makes_up: bool,
@@ -141,6 +144,7 @@ impl From<Row> for Look {
             repository_id: row.repository_id,
             api_url: row.api_url,
             clone_url: row.clone_url,
+            asks: row.asks,
             default_branch: row.default_branch,
             is_on: row.is_on,
             makes_up: row.makes_up,
@@ -153,10 +157,6 @@ impl From<Row> for Look {
             age: Duration::try_from_secs_f64(row.seconds).unwrap_or_default(),
         }
     }
-}
-
-fn commit(text: Option<String>) -> Result<Option<Commit>> {
-    text.as_deref().map(state).transpose()
 }
 
 impl Store {
@@ -211,7 +211,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT l.project_id, p.name AS project_name, l.hook_id, h.name AS hook_name, h.principal_id, h.provider, h.host, h.full_name,
-                      h.repository_id, h.api_url, h.clone_url, h.default_branch,
+                      h.repository_id, h.api_url, h.clone_url, coalesce(h.clone_host, h.host) AS "asks!", h.default_branch,
                       (h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL) AS "is_on!", h.sweeps AS makes_up,
                       l.is_doubted, l.looks, l.after, (l.looked_at IS NULL) AS "is_first!", l.tries, l.build_id,
                       extract(epoch FROM farm_now() - l.begun_at)::float8 AS "seconds!"
@@ -223,21 +223,25 @@ impl Store {
         Ok(rows.into_iter().map(Look::from).collect())
     }
 
-    /// The hook that is to be looked for now: that which is due for longest.
+    /// The hook that is to be looked for now: that which is due for longest, of projects that look nowhere else before those that do.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_look(&self, turn: Turn<'_>) -> Result<Option<(ProjectId, HookId)>> {
+        let looking: Vec<uuid::Uuid> = turn.looking.iter().map(|project| project.as_uuid()).collect();
         let row = sqlx::query!(
             "SELECT l.project_id, l.hook_id FROM hook_looks l JOIN hooks h ON h.project_id = l.project_id AND h.id = l.hook_id
              WHERE l.begun_at IS NULL AND (l.due_at <= farm_now() OR l.due_at > farm_now() + make_interval(secs => $2))
-               AND h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL AND NOT h.host = ANY($3)
+               AND h.removed_at IS NULL AND h.strayed = '' AND h.repository_id IS NOT NULL AND NOT coalesce(h.clone_host, h.host) = ANY($3)
                AND (h.sweeps AND $1 OR EXISTS (SELECT FROM hook_schedules s WHERE s.project_id = h.project_id AND s.hook_id = h.id)
-                    OR EXISTS (SELECT FROM hook_bases b WHERE b.project_id = h.project_id AND b.hook_id = h.id))
-             ORDER BY l.due_at LIMIT 1",
+                    OR EXISTS (SELECT FROM hook_bases b WHERE b.project_id = h.project_id AND b.hook_id = h.id)
+                    OR EXISTS (SELECT FROM deliveries d WHERE d.project_id = h.project_id AND d.hook_id = h.id AND d.state = 'received'
+                               AND d.own IS NOT NULL))
+             ORDER BY l.project_id = ANY($4), l.due_at LIMIT 1",
             turn.sweeps,
             (turn.period * 2).as_secs_f64(),
-            turn.but
+            turn.but,
+            &looking
         )
         .fetch_optional(&self.pool)
         .await?;
@@ -259,11 +263,13 @@ impl Store {
         Ok(is_checked.fetch_one(&self.pool).await?)
     }
 
-    /// Has a hook be looked for now, for the sake of what waits for that; unless looks at it come to nothing.
+    /// Has a hook be looked for now, for the sake of what waits for that; unless looks at it come to nothing. If that looks itself where its
+    /// ref is, and has no place yet, it is begun anew later: it would keep others waiting, and what it has fetched is older than what these
+    /// build meanwhile. True: it is, and whoever processes the time before says nothing about it any more.
     ///
     /// # Errors
     /// Another coordinator leads.
-    pub async fn hurry_look(&self, epoch: Epoch, of: &Waiting) -> Result<()> {
+    pub async fn hurry_look(&self, epoch: Epoch, of: &Waiting, reason: &str) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         sqlx::query!(
             "INSERT INTO hook_looks AS l (project_id, hook_id, due_at) VALUES ($1, $2, farm_now())
@@ -274,13 +280,25 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        tx.commit().await
+        let anew = sqlx::query!(
+            "UPDATE deliveries SET looks = false, runs = runs + 1, reason = $5, due_at = farm_now() + interval '5 seconds'
+             WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND state = 'received' AND runs = $4 AND looks AND order_key IS NULL",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.id,
+            of.run,
+            reason
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(anew.rows_affected() == 1)
     }
 
-    /// Begins a hook's look: what is delivered from now on is left to itself. Answers the host that is asked.
+    /// Begins a hook's look: what is delivered from now on is left to itself. Answers who is asked ([`Look::asks`]).
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: one goes on, or the hook is none of those any more. [`StoreError::Conflict`]: an older coordinator runs, which would do the wrong thing with what is
+    /// [`StoreError::Stale`]: one goes on, or the hook is none of those any more. [`StoreError::Older`]: an older coordinator runs, which would do the wrong thing with what is
     /// made up. Or another coordinator leads.
     pub async fn begin_look(&self, epoch: Epoch, (project, hook): (ProjectId, HookId)) -> Result<String> {
         let mut tx = self.begin_leading(epoch).await?;
@@ -299,15 +317,15 @@ impl Store {
         if begun.rows_affected() != 1 {
             return Err(StoreError::Stale("the look"));
         }
-        let host = sqlx::query_scalar!(
-            "SELECT host FROM hooks WHERE project_id = $1 AND id = $2",
+        let asks = sqlx::query_scalar!(
+            r#"SELECT coalesce(clone_host, host) AS "asks!" FROM hooks WHERE project_id = $1 AND id = $2"#,
             project.as_uuid(),
             hook.as_uuid()
         )
         .fetch_one(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(host)
+        Ok(asks)
     }
 
     /// A look's build is there.
@@ -329,189 +347,6 @@ impl Store {
         if done.rows_affected() != 1 {
             return Err(StoreError::Stale("the look"));
         }
-        tx.commit().await
-    }
-
-    /// What a look is held against, as it is now; and the commit by which the farm knows the repository best: the one that its default
-    /// branch was at last, else another branch or tag.
-    ///
-    /// # Errors
-    /// The database can't be reached.
-    pub async fn seen(&self, look: &Look) -> Result<(Seen, Option<Commit>)> {
-        let (project, hook) = (look.project.as_uuid(), look.hook.as_uuid());
-        let (own, listed_to) = ("sweep ", self.listed_to(look).await?);
-        // What else speaks of a ref says nothing of where it was moved.
-        let waiting = sqlx::query_scalar!(
-            "SELECT DISTINCT CASE WHEN own IS NULL THEN pushes ELSE substr(own, length($3) + 1) END FROM deliveries
-             WHERE project_id = $1 AND hook_id = $2 AND state = 'received' AND (own IS NULL AND pushes IS DISTINCT FROM '' OR starts_with(own, $3))",
-            project,
-            hook,
-            own
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        // After what waits: what got its place meanwhile is seen in one of the two at least.
-        let rows = sqlx::query!(
-            r#"SELECT git_ref, sequence, placed, listed, (gone_at IS NOT NULL) AS "is_gone!" FROM ref_heads
-               WHERE project_id = $1 AND hook_id = $2 AND (git_ref LIKE 'refs/heads/%' OR git_ref LIKE 'refs/tags/%')
-               ORDER BY git_ref = coalesce('refs/heads/' || $3::text, '') DESC, seen_at DESC, git_ref"#,
-            project,
-            hook,
-            look.default_branch
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let mut heads: BTreeMap<RefName, Head> = BTreeMap::new();
-        let mut best = None;
-        for row in rows {
-            let head = Head {
-                sequence: row.sequence,
-                placed: commit(row.placed)?,
-                listed: commit(row.listed)?,
-                is_gone: row.is_gone,
-            };
-            // What a look has found there is newer.
-            best = best.or_else(|| head.listed.clone()).or_else(|| head.placed.clone());
-            heads.insert(state(&row.git_ref)?, head);
-        }
-        let has_unread = waiting.iter().any(Option::is_none);
-        let waiting = waiting.iter().flatten().map(|name| state(name)).collect::<Result<_>>()?;
-        let (after, is_first) = (look.after, look.is_first);
-        Ok((Seen { heads, after, waiting, has_unread, is_first, listed_to }, best))
-    }
-
-    async fn listed_to(&self, look: &Look) -> Result<Option<RefName>> {
-        let name = sqlx::query_scalar!(
-            "SELECT listed_to FROM hook_looks WHERE project_id = $1 AND hook_id = $2",
-            look.project.as_uuid(),
-            look.hook.as_uuid()
-        );
-        name.fetch_optional(&self.pool).await?.flatten().as_deref().map(state).transpose()
-    }
-
-    /// Ends a look that says nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Stale`]: it is over. Or another coordinator leads.
-    pub async fn end_look(&self, epoch: Epoch, look: &Look, end: &LookEnd) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        over(&mut tx, look, end, false).await?;
-        tx.commit().await
-    }
-
-    /// Ends a look of whose list the farm knows nothing: the next one is to look through the history, too.
-    ///
-    /// # Errors
-    /// As of [`Self::end_look`].
-    pub async fn doubt_look(&self, epoch: Epoch, look: &Look, end: &LookEnd) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        over(&mut tx, look, end, false).await?;
-        sqlx::query!(
-            "UPDATE hook_looks SET is_doubted = true WHERE project_id = $1 AND hook_id = $2",
-            look.project.as_uuid(),
-            look.hook.as_uuid()
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await
-    }
-
-    /// Ends a look that has found that the hook's repository is another one: until a signed delivery says otherwise nothing is done for
-    /// the hook of the farm's own accord.
-    ///
-    /// # Errors
-    /// As of [`Self::end_look`].
-    pub async fn stray(&self, epoch: Epoch, look: &Look, why: &str, end: &LookEnd) -> Result<()> {
-        let (project, hook) = (look.project.as_uuid(), look.hook.as_uuid());
-        let mut tx = self.begin_leading(epoch).await?;
-        // A delivery that came since the look began knows better.
-        sqlx::query!(
-            "UPDATE hooks h SET strayed = $3 WHERE h.project_id = $1 AND h.id = $2 AND h.strayed = '' AND NOT EXISTS (
-                SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.own IS NULL AND d.sequence > $4)",
-            project,
-            hook,
-            why,
-            look.after
-        )
-        .execute(&mut *tx)
-        .await?;
-        over(&mut tx, look, end, false).await?;
-        // It isn't known to be the hook's any more.
-        sqlx::query!(
-            "UPDATE hook_looks SET fine_at = NULL, is_doubted = true WHERE project_id = $1 AND hook_id = $2",
-            project,
-            hook
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await
-    }
-
-    /// Takes what a look has found: notes where refs are, makes what was missed up, and ends the look.
-    ///
-    /// # Errors
-    /// As of [`Self::end_look`], and if the hook was removed or set meanwhile; [`StoreError::Conflict`]: an older coordinator runs.
-    pub async fn take_look(
-        &self,
-        epoch: Epoch,
-        look: &Look,
-        (missed, made): (&Missed, &[NewOwn]),
-        default_branch: Option<&str>,
-        end: &LookEnd,
-    ) -> Result<()> {
-        let (project, hook) = (look.project.as_uuid(), look.hook.as_uuid());
-        let mut tx = self.begin_leading(epoch).await?;
-        is_own(&mut tx, (look.project, look.hook), !made.is_empty()).await?;
-        over(&mut tx, look, end, true).await?;
-        let listed_to = missed.listed_to.as_ref().map(RefName::as_str);
-        sqlx::query!(
-            "UPDATE hook_looks SET listed_to = $3 WHERE project_id = $1 AND hook_id = $2",
-            project,
-            hook,
-            listed_to
-        )
-        .execute(&mut *tx)
-        .await?;
-        let names: Vec<String> = missed.noted.keys().map(ToString::to_string).collect();
-        let commits: Vec<String> = missed.noted.values().map(ToString::to_string).collect();
-        sqlx::query!(
-            "INSERT INTO ref_heads AS r (project_id, hook_id, git_ref, sequence, commit_id, listed)
-             SELECT $1, $2, said.name, 0, said.at, said.at FROM unnest($3::text[], $4::text[]) AS said (name, at)
-             ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET listed = EXCLUDED.listed, gone_at = NULL,
-                commit_id = coalesce(r.commit_id, EXCLUDED.commit_id), seen_at = farm_now()",
-            project,
-            hook,
-            &names,
-            &commits
-        )
-        .execute(&mut *tx)
-        .await?;
-        let gone: Vec<String> = missed.gone.iter().map(ToString::to_string).collect();
-        sqlx::query!(
-            "UPDATE ref_heads SET gone_at = farm_now()
-             WHERE project_id = $1 AND hook_id = $2 AND git_ref = ANY($3) AND gone_at IS NULL",
-            project,
-            hook,
-            &gone
-        )
-        .execute(&mut *tx)
-        .await?;
-        if let Some(branch) = default_branch {
-            named(&mut tx, (look.project, look.hook), branch, look.after).await?;
-        }
-        for new in made {
-            make(&mut tx, look.project, look.hook, new).await?;
-        }
-        tx.commit().await
-    }
-
-    /// Notes which branch is a repository's default one, by a delivery, unless a later one has said it.
-    ///
-    /// # Errors
-    /// Another coordinator leads.
-    pub async fn note_default_branch(&self, epoch: Epoch, of: &Waiting, branch: &str) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        named(&mut tx, (of.project, of.hook), branch, of.sequence).await?;
         tx.commit().await
     }
 
@@ -581,54 +416,4 @@ impl Store {
         by.did(&mut tx, Deed { project: Some(project), action: "hook.set", subject: name, detail }).await?;
         tx.commit().await
     }
-}
-
-/// Notes which branch is a repository's default one, by what came at this place among deliveries.
-async fn named(tx: &mut LeaderTx, (project, hook): (ProjectId, HookId), branch: &str, at: i64) -> Result<()> {
-    sqlx::query!(
-        "UPDATE hooks SET default_branch = $3, default_branch_at = $4
-         WHERE project_id = $1 AND id = $2 AND default_branch_at <= $4
-           AND (default_branch, default_branch_at) IS DISTINCT FROM ($3, $4)",
-        project.as_uuid(),
-        hook.as_uuid(),
-        branch,
-        at
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Ends a look. What its build has brought was read, or is of no use, and is long.
-async fn over(tx: &mut LeaderTx, look: &Look, end: &LookEnd, has_looked: bool) -> Result<()> {
-    let done = sqlx::query!(
-        "UPDATE hook_looks SET begun_at = NULL, build_id = NULL, due_at = farm_now() + make_interval(secs => $4), ended_at = farm_now(),
-            result = $5, is_trouble = $6, tries = CASE WHEN $6 THEN tries + 1 ELSE 0 END,
-            looked_at = CASE WHEN $7 THEN farm_now() ELSE looked_at END, fine_at = CASE WHEN $7 THEN farm_now() ELSE fine_at END,
-            is_doubted = is_doubted AND NOT $7
-         WHERE project_id = $1 AND hook_id = $2 AND looks = $3 AND begun_at IS NOT NULL",
-        look.project.as_uuid(),
-        look.hook.as_uuid(),
-        look.number,
-        end.wait.as_secs_f64(),
-        end.result,
-        end.is_trouble,
-        has_looked
-    )
-    .execute(&mut **tx)
-    .await?;
-    if done.rows_affected() != 1 {
-        return Err(StoreError::Stale("the look"));
-    }
-    if let Some(build) = look.build {
-        sqlx::query!(
-            "UPDATE jobs SET result = result #- '{fetched,refs}' WHERE project_id = $1 AND result IS NOT NULL
-               AND execution_id = (SELECT execution_id FROM builds WHERE project_id = $1 AND id = $2 AND look)",
-            look.project.as_uuid(),
-            build.as_uuid()
-        )
-        .execute(&mut **tx)
-        .await?;
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use farm_types::{Digest, HookId, ImageTag, ProjectId};
+use farm_types::{Commit, Digest, HookId, ImageTag, ProjectId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -33,8 +33,10 @@ pub struct NewOwn {
     pub body: Vec<u8>,
     /// The hooks whose builds have led to it.
     pub lineage: Vec<HookId>,
-    /// Of an image that has moved: by which move all began that has led to it.
-    pub root: Option<Uuid>,
+    /// Of an image that has moved.
+    pub root: Option<Root>,
+    /// Of a push that is made up for: at which commit a look has found its ref.
+    pub found: Option<Commit>,
     /// It is processed after so long.
     pub wait: Duration,
 }
@@ -46,12 +48,23 @@ impl NewOwn {
     }
 }
 
+/// By what a hook is to build upon an image that has moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The move by which all began that has led to it.
+    pub id: Uuid,
+    /// As which of those that its rules name the hook builds upon the image; `*`: they don't name it, and any will do.
+    pub base: String,
+    /// Which delivery, and which image in it, tells the hook: the same however often that is processed.
+    pub told_by: Uuid,
+}
+
 /// What became of a delivery that was to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
     /// It is there, or one that is the same and wasn't begun yet.
     There,
-    /// The hook builds upon what all began by already.
+    /// The hook has built upon this image, since what all began by, already.
     Known,
     /// The hook has built upon too many moves of images lately.
     TooMany,
@@ -100,6 +113,8 @@ pub struct Upon {
     pub name: String,
     /// The branch that is built.
     pub default_branch: String,
+    /// As which of those that its rules name; `*`: they don't name it, and any will do.
+    pub base: String,
 }
 
 /// What the rules of a default branch say of times and images.
@@ -133,20 +148,20 @@ pub(super) async fn is_own(
 /// Makes a delivery. What is the same and wasn't begun yet is left as it is, if it is about an image.
 ///
 /// # Errors
-/// As of [`is_own`]; [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing.
+/// As of [`is_own`]; [`StoreError::Older`]: an older coordinator runs that would do the wrong thing.
 pub(super) async fn make(tx: &mut LeaderTx, project: ProjectId, hook: HookId, new: &NewOwn) -> Result<Made> {
     shut_out(tx.tx(), SCHEMA, "deliveries of the farm's own").await?;
     is_own(tx, (project, hook), new.event == SWEEP).await?;
     let lineage: Vec<Uuid> = new.lineage.iter().map(|hook| hook.as_uuid()).collect();
-    if let Some(root) = new.root
+    if let Some(root) = &new.root
         && let Some(made) = take_root(tx, (project, hook), (new, lineage.as_slice()), root).await?
     {
         return Ok(made);
     }
     let digest = Digest::of(&new.body);
     sqlx::query!(
-        "INSERT INTO deliveries (project_id, hook_id, id, event, headers, body, body_digest, state, own, lineage, due_at, root)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'received', $8, $9, farm_now() + make_interval(secs => $10), $11)
+        "INSERT INTO deliveries (project_id, hook_id, id, event, headers, body, body_digest, state, own, lineage, due_at, root, found)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'received', $8, $9, farm_now() + make_interval(secs => $10), $11, $12)
          ON CONFLICT (project_id, hook_id, own) WHERE state = 'received' AND git_ref IS NULL AND own LIKE 'base_image %'
          DO UPDATE SET lineage = ARRAY(SELECT DISTINCT unnest(deliveries.lineage || EXCLUDED.lineage))",
         project.as_uuid(),
@@ -159,31 +174,41 @@ pub(super) async fn make(tx: &mut LeaderTx, project: ProjectId, hook: HookId, ne
         new.own(),
         &lineage,
         new.wait.as_secs_f64(),
-        new.root
+        new.root.as_ref().map(|root| root.id),
+        new.found.as_ref().map(Commit::as_str)
     )
     .execute(&mut **tx)
     .await?;
     Ok(Made::There)
 }
 
-/// Notes that a hook builds upon what began by this; `None`: it is to have a delivery of its own.
+/// Notes that a hook builds upon what began by this: once for each image that its rules name, as what is built upon one isn't built upon
+/// another; upon what they don't name once. `None`: it is to have a delivery of its own.
 async fn take_root(
     tx: &mut LeaderTx,
     (project, hook): (ProjectId, HookId),
     (new, lineage): (&NewOwn, &[Uuid]),
-    root: Uuid,
+    root: &Root,
 ) -> Result<Option<Made>> {
     let (project, hook) = (project.as_uuid(), hook.as_uuid());
     let lately = sqlx::query!(
-        r#"SELECT EXISTS (SELECT FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND root = $3) AS "known!",
+        r#"SELECT EXISTS (SELECT FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND root = $3
+                     AND (base IN ($4, '') OR $4 = '*')) AS "known!",
+                  EXISTS (SELECT FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND root = $3 AND told_by = $5) AS "told!",
                   (SELECT count(*) FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND is_own
                      AND made_at > farm_now() - interval '1 hour') AS "count!""#,
         project,
         hook,
-        root
+        root.id,
+        root.base,
+        root.told_by
     )
     .fetch_one(&mut **tx)
     .await?;
+    // The process has ended before it could say so.
+    if lately.told {
+        return Ok(Some(Made::There));
+    }
     if lately.known {
         return Ok(Some(Made::Known));
     }
@@ -200,11 +225,13 @@ async fn take_root(
         return Ok(Some(Made::TooMany));
     }
     sqlx::query!(
-        "INSERT INTO hook_roots (project_id, hook_id, root, is_own) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO hook_roots (project_id, hook_id, root, is_own, base, told_by) VALUES ($1, $2, $3, $4, $5, $6)",
         project,
         hook,
-        root,
-        !is_joined
+        root.id,
+        !is_joined,
+        root.base,
+        root.told_by
     )
     .execute(&mut **tx)
     .await?;
@@ -245,7 +272,7 @@ impl Store {
     /// Has a schedule come next at this time (`None`: never), and makes its delivery, unless one of it waits or goes on. False: it does.
     ///
     /// # Errors
-    /// [`StoreError::Stale`]: somebody has done it. [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing. Or
+    /// [`StoreError::Stale`]: somebody has done it. [`StoreError::Older`]: an older coordinator runs that would do the wrong thing. Or
     /// another coordinator leads.
     pub async fn come(
         &self,
@@ -374,7 +401,10 @@ impl Store {
     /// The database can't be reached.
     pub async fn built_upon(&self, project: ProjectId, image: &ImageTag) -> Result<Vec<Upon>> {
         let rows = sqlx::query!(
-            r#"SELECT h.id, h.name, h.default_branch AS "default_branch!" FROM hooks h
+            r#"SELECT h.id, h.name, h.default_branch AS "default_branch!",
+                      CASE WHEN EXISTS (SELECT FROM hook_bases b WHERE b.project_id = $1 AND b.hook_id = h.id AND b.image = $2)
+                           THEN $2 ELSE '*' END AS "base!"
+               FROM hooks h
                WHERE h.project_id = $1 AND h.removed_at IS NULL AND h.repository_id IS NOT NULL AND h.strayed = ''
                  AND h.default_branch IS NOT NULL
                  AND EXISTS (SELECT FROM hook_bases b WHERE b.project_id = $1 AND b.hook_id = h.id AND b.image IN ($2, '*'))
@@ -384,18 +414,19 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let upon = |(id, name, default_branch): (Uuid, String, String)| Upon {
-            hook: id.into(),
-            name,
-            default_branch,
-        };
-        Ok(rows.into_iter().map(|row| upon((row.id, row.name, row.default_branch))).collect())
+        let upon = rows.into_iter().map(|row| Upon {
+            hook: row.id.into(),
+            name: row.name,
+            default_branch: row.default_branch,
+            base: row.base,
+        });
+        Ok(upon.collect())
     }
 
     /// Makes deliveries of a project's hooks, all at once, and says of each what became of it.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: an older coordinator runs that would do the wrong thing. Or another coordinator leads.
+    /// [`StoreError::Older`]: an older coordinator runs that would do the wrong thing. Or another coordinator leads.
     pub async fn make_own(
         &self,
         epoch: Epoch,

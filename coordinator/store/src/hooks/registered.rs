@@ -173,7 +173,7 @@ impl Store {
     /// has sealed a hook's secret, and lead without doing what was delivered.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: the project has one of this name, or such a coordinator runs. [`StoreError::Exhausted`]: it has too
+    /// [`StoreError::Conflict`]: the project has one of this name. [`StoreError::Older`]: such a coordinator runs. [`StoreError::Exhausted`]: it has too
     /// many. [`StoreError::NotFound`]: the project was removed. Or the database can't be reached.
     pub async fn add_hook(&self, by: &By, new: &NewHook) -> Result<()> {
         let mut tx = self.begin().await?;

@@ -36,7 +36,7 @@ impl Store {
     /// From the first ones on, coordinators that know nothing of these are kept out: they would build by the repository's file.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Conflict`]: such a coordinator runs.
+    /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Older`]: such a coordinator runs.
     /// [`StoreError::Exhausted`]: they were set too often.
     pub async fn set_hook_rules(
         &self,

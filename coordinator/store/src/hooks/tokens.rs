@@ -62,7 +62,7 @@ impl Store {
     /// has sealed one, and lead without telling forges anything.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Conflict`]: such a coordinator runs.
+    /// [`StoreError::NotFound`]: the project has no such hook. [`StoreError::Older`]: such a coordinator runs.
     pub async fn set_hook_token(
         &self,
         by: &By,

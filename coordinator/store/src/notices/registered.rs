@@ -107,7 +107,7 @@ impl Store {
     /// has sealed where one goes, and lead without telling anybody.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: the project has one of this name, or such a coordinator runs. [`StoreError::Exhausted`]: it has too many.
+    /// [`StoreError::Conflict`]: the project has one of this name. [`StoreError::Older`]: such a coordinator runs. [`StoreError::Exhausted`]: it has too many.
     /// [`StoreError::NotFound`]: the project was removed, or has no hook of a name in the rule.
     pub async fn add_notice(&self, by: &By, new: &NewNotice) -> Result<()> {
         let mut tx = self.begin().await?;

@@ -93,7 +93,7 @@ impl Store {
     /// by a project's.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: such a coordinator runs. [`StoreError::NotFound`]: the project was removed. [`StoreError::Exhausted`]: its
+    /// [`StoreError::Older`]: such a coordinator runs. [`StoreError::NotFound`]: the project was removed. [`StoreError::Exhausted`]: its
     /// stored bytes are used up. Or the database can't be reached.
     pub async fn set_login(&self, by: &By, new: &NewLogin) -> Result<Login> {
         let (username, password, helper) = match &new.by {

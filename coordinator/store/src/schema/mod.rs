@@ -259,11 +259,11 @@ async fn running_below(connection: impl PgExecutor<'_>, oldest: i64) -> Result<V
 /// isn't there as long as nobody wants it.
 ///
 /// # Errors
-/// [`StoreError::Conflict`]: some run; `what` says what they don't know.
+/// [`StoreError::Older`]: some run; `what` says what they don't know.
 pub(crate) async fn shut_out(tx: &mut Tx, below: i32, what: &str) -> Result<()> {
     let older = running_below(&mut **tx, below.into()).await?;
     if !older.is_empty() {
-        return Err(StoreError::Conflict(format!(
+        return Err(StoreError::Older(format!(
             "older coordinators that know nothing of {what} run beside this one, and would do without: {}; have them updated first",
             older.join(", ")
         )));

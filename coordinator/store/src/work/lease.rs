@@ -83,7 +83,7 @@ impl Store {
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
     /// for, or has no means for a fetch, or is trusted and a fork proposes the job, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
     /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
-    /// [`StoreError::Conflict`] when it would go to the staging registry and older coordinators run.
+    /// [`StoreError::Older`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
         let mut tx = self.begin_leading(epoch).await?;
         let job = sqlx::query!(

@@ -121,6 +121,7 @@ pub struct DeliveryJson<'a> {
     id: &'a str,
     sequence: i64,
     event: &'a str,
+    git_ref: &'a str,
     state: &'a str,
     reason: &'a str,
     builds: &'a [String],
@@ -136,6 +137,7 @@ impl<'a> From<&'a Delivery> for DeliveryJson<'a> {
             id: &delivery.id,
             sequence: delivery.sequence,
             event: &delivery.event,
+            git_ref: &delivery.git_ref,
             state: &delivery.state,
             reason: &delivery.reason,
             builds: &delivery.builds,
@@ -280,15 +282,22 @@ pub fn hook(hook: &Hook, now: i64) -> Vec<String> {
     columns(&rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect::<Vec<_>>())
 }
 
+/// A branch's or a tag's name, and of other refs what stands behind `refs/`.
+fn in_short(git_ref: &str) -> &str {
+    let starts = ["refs/heads/", "refs/tags/", "refs/"];
+    starts.iter().find_map(|start| git_ref.strip_prefix(start)).unwrap_or(git_ref)
+}
+
 /// A table of what was delivered to a hook.
 pub fn deliveries(deliveries: &[Delivery], now: i64) -> Vec<String> {
-    let head = ["DELIVERY", "EVENT", "CAME", "SIZE", "STATE", "BUILDS", "WHY"];
+    let head = ["DELIVERY", "EVENT", "REF", "CAME", "SIZE", "STATE", "BUILDS", "WHY"];
     let rows = deliveries.iter().map(|delivery| {
         let tries =
             if delivery.attempts > 0 { format!(" ({} tries)", delivery.attempts) } else { String::new() };
         vec![
             harmless(&delivery.id),
             harmless(&delivery.event),
+            harmless(in_short(&delivery.git_ref)),
             ago(delivery.received_ms, now),
             bytes(u64::try_from(delivery.body_bytes).unwrap_or(0)),
             format!("{}{tries}", harmless(&delivery.state)),

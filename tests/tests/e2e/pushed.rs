@@ -182,6 +182,7 @@ fn a_push_is_a_green_commit_with_a_page_and_a_wrong_file_is_a_red_one() {
     clone.git(&["tag", "v1.2.0"], &clone.path());
     clone.push(&["main", "v1.2.0"]);
     shown(&api, &second, "farm/app", "success");
+    delivered(&farm, "done", &|one| one["git_ref"] == "refs/tags/v1.2.0");
     until("the tag is there", LONG, || raw(&format!("{at}/app:1.2.0")));
     let newest = raw(&image);
 

@@ -179,6 +179,7 @@ fn delivery(of: Delivery) -> v1::Delivery {
         attempts: u32::try_from(of.attempts).unwrap_or(0),
         finished_ms: millis_of(of.finished_at),
         body_bytes: of.body_bytes,
+        git_ref: of.git_ref,
     }
 }
 

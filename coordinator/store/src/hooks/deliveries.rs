@@ -195,6 +195,8 @@ pub struct Delivery {
     pub sequence: i64,
     /// What kind of event it is.
     pub event: String,
+    /// The ref that it is about; empty: none, or nobody has read it yet.
+    pub git_ref: String,
     /// When it came.
     pub received_at: DateTime<Utc>,
     /// How it stands.
@@ -403,7 +405,7 @@ impl Store {
         let hook = self.hook_named(project, name).await?;
         let rows = sqlx::query!(
             r#"SELECT id, sequence, event, received_at, state, reason, builds, attempts, finished_at,
-                      octet_length(body)::bigint AS "body_bytes!"
+                      octet_length(body)::bigint AS "body_bytes!", coalesce(git_ref, pushes, '') AS "git_ref!"
                FROM deliveries WHERE project_id = $1 AND hook_id = $2 AND sequence < $3 ORDER BY sequence DESC LIMIT $4"#,
             project.as_uuid(),
             hook.as_uuid(),
@@ -417,6 +419,7 @@ impl Store {
                 id: row.id,
                 sequence: row.sequence,
                 event: row.event,
+                git_ref: row.git_ref,
                 received_at: row.received_at,
                 state: state(&row.state)?,
                 reason: row.reason,

@@ -173,6 +173,10 @@ impl World {
         let head = self.heads.entry(done.name.clone()).or_default();
         head.sequence = head.sequence.max(done.sequence);
         if self.at[&done.name].last() != Some(&done.commit) {
+            // Nothing was made of where a look has found it.
+            if done.is_own {
+                head.listed = None;
+            }
             return;
         }
         if done.is_own && head.placed.as_ref() == Some(&done.commit) {
@@ -265,25 +269,38 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Does all of it, and then what comes of itself: late deliveries, and looks.
+fn still_after(ops: Vec<Op>) -> World {
+    // The hook's first look has been.
+    let mut world = World { has_looked: true, ..World::default() };
+    for op in ops {
+        world.op(op);
+    }
+    world.end();
+    while !world.under_way.is_empty() {
+        world.op(Op::Come);
+    }
+    while !world.waiting.is_empty() {
+        world.process(0, false);
+    }
+    world.look();
+    world.look();
+    world
+}
+
+#[test]
+fn a_ref_that_was_found_left_and_goes_back_without_a_word_is_built() {
+    let (late, next) = (Op::Push(2, Fate::Late), Op::Process(0, false));
+    let world = still_after(vec![late, Op::Begin, late, Op::End, next, Op::Come, next, Op::Back(2)]);
+    assert_eq!(world.built, [(name(2), commit(1))]);
+}
+
 proptest! {
     /// Whatever was lost, late or failed: what refs are at in the end was built, or has failed where people see it; and once all is still,
     /// looks make nothing up any more.
     #[test]
     fn what_a_ref_is_at_in_the_end_is_built(ops in prop::collection::vec(op(), 0..60)) {
-        // The hook's first look has been.
-        let mut world = World { has_looked: true, ..World::default() };
-        for op in ops {
-            world.op(op);
-        }
-        world.end();
-        while !world.under_way.is_empty() {
-            world.op(Op::Come);
-        }
-        while !world.waiting.is_empty() {
-            world.process(0, false);
-        }
-        world.look();
-        world.look();
+        let mut world = still_after(ops);
         for (name, at) in &world.at {
             let pair = (name.clone(), at.last().unwrap().clone());
             prop_assert!(world.built.contains(&pair) || world.failed.contains(&pair), "{pair:?} is lost: {world:#?}");

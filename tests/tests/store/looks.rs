@@ -341,6 +341,30 @@ async fn a_push_that_was_made_up_in_vain_is_found_again_three_times() {
 }
 
 #[tokio::test]
+async fn a_push_that_was_made_up_and_has_found_its_ref_elsewhere_is_found_again_when_it_is_back() {
+    let world = world().await;
+    let (store, epoch, project) = (&world.store, world.epoch, default_project());
+    let app = hook("app", &secret());
+    store.add_hook(&tester(), &app).await.unwrap();
+    store.pin_repository(&by_hook("default", "app"), project, app.id, "42").await.unwrap();
+    store.plan_look(epoch, (project, app.id), Duration::ZERO).await.unwrap();
+    assert!(look(&world, &app, &listed(&[("heads/main", 1), ("tags/v1", 1)])).await.is_empty());
+    let now = listed(&[("heads/main", 2), ("tags/v1", 1)]);
+    assert_eq!(look(&world, &app, &now).await, ["refs/heads/main"]);
+    let made = waiting(&world).await.remove(0);
+    let passed = End { state: DeliveryState::Ignored, reason: "moved on".to_owned(), builds: Vec::new() };
+    store.end_delivery(epoch, &made, &passed).await.unwrap();
+    assert_eq!(look(&world, &app, &now).await, ["refs/heads/main"]);
+    // Once it has its place, what the rules make of it is another matter.
+    let made = waiting(&world).await.remove(0);
+    let main = name("heads/main");
+    assert!(store.line_up(epoch, &made, &main).await.unwrap());
+    store.place_delivery(epoch, &made, &main, &commit(2), Moves::Found).await.unwrap().unwrap();
+    store.end_delivery(epoch, &made, &passed).await.unwrap();
+    assert_eq!(look(&world, &app, &now).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_look_counts_against_no_limit_and_is_kept_for_a_day() {
     let world = world().await;
     let source = GitSource {

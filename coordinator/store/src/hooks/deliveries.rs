@@ -417,8 +417,10 @@ impl Store {
             return Err(StoreError::Stale("the delivery"));
         }
         let missed = of.own.as_deref().and_then(|own| own.strip_prefix("sweep "));
-        if let (Some(missed), DeliveryState::Failed) = (missed, end.state) {
-            unmake(&mut tx, of, missed).await?;
+        match (missed, end.state) {
+            (Some(missed), DeliveryState::Failed) => unmake(&mut tx, of, missed).await?,
+            (Some(missed), DeliveryState::Ignored) => pass_over(&mut tx, of, missed).await?,
+            _ => {}
         }
         tx.commit().await
     }
@@ -669,6 +671,22 @@ async fn unmake(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
         of.id,
         git_ref,
         MADE_UP - 1
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// A push that was made up came to nothing, as its ref is elsewhere by now: should the ref go back there, that is news.
+async fn pass_over(tx: &mut LeaderTx, of: &Waiting, git_ref: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE ref_heads r SET listed = NULL
+         FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL
+           AND r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.listed IS NOT NULL",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.id,
+        git_ref
     )
     .execute(&mut **tx)
     .await?;

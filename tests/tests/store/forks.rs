@@ -316,8 +316,15 @@ async fn what_nobody_has_approved_is_shown_as_pending_and_never_as_gone_wrong() 
     let git_ref = "refs/pull/7/head".parse().unwrap();
     let about = About { commit: a.commit.clone(), git_ref, kind: "pull_request", branch: None };
     let context = "farm/app (pull request 7)";
-    let wanted =
-        |state| [Wanted { context: context.to_owned(), state, description: "waits".to_owned(), build: None }];
+    let wanted = |state| {
+        [Wanted {
+            context: context.to_owned(),
+            state,
+            description: "waits".to_owned(),
+            build: None,
+            held: None,
+        }]
+    };
     let shown =
         || told.world.database.psql("SELECT string_agg(state || ' ' || description, ', ') FROM statuses");
     let pending = wanted(StatusState::Pending);

@@ -15,15 +15,16 @@ use farm_store::hooks::statuses::{Ended, StatusState};
 use farm_store::machines::leader::Epoch;
 use farm_types::state::BuildState;
 use farm_types::{Digest, HookId, Waits};
-use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::checks;
 use super::told::line;
 use crate::forge::ask::{Look, Shown};
+use crate::forge::checking::Checked;
 use crate::forge::judge::Verdict;
 use crate::forge::{Named, Repository};
 use crate::hooks::token::{Unusable, repository};
@@ -187,13 +188,16 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
             return Ok(true);
         }
     };
-    let token = Limits::token(&at);
+    let token = at.counted_by();
     if let Some(wait) = limits.wait(token, Instant::now()) {
         later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         return Ok(true);
     }
     if !shared.loops.claim_status(epoch, one).await? {
         return Ok(true);
+    }
+    if one.token.app.is_some() {
+        return Box::pin(send_check(shared, epoch, limits, (one, &at))).await;
     }
     let shown = Shown {
         commit: one.commit.clone(),
@@ -207,15 +211,55 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
     };
     let show = shared.forges.show(&at, &shown, Utc::now().timestamp(), limits.strikes(token));
     let (verdict, pipeline) = Box::pin(show).await;
+    if verdict == Verdict::Done {
+        limits.clear(token);
+        shared.loops.status_sent(epoch, one, pipeline.as_deref()).await?;
+        told(one);
+        return Ok(true);
+    }
+    untaken(shared, epoch, limits, (one, token), verdict).await
+}
+
+fn told(one: &ToSend) {
     let hook = format!("{}/{}", one.project_name, one.hook_name);
-    match verdict {
-        Verdict::Done => {
+    tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
+}
+
+/// Sends one by a check run. False: the forge can't be asked now.
+async fn send_check(
+    shared: &Shared,
+    epoch: Epoch,
+    limits: &Limits,
+    (one, at): (&ToSend, &Repository),
+) -> Result<bool, StoreError> {
+    let (token, strikes) = (at.counted_by(), limits.strikes(at.counted_by()));
+    match checks::show(shared, (at, one), strikes).await? {
+        Checked::Shown(id) => {
             limits.clear(token);
-            shared.loops.status_sent(epoch, one, pipeline.as_deref()).await?;
-            tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
+            shared.loops.check_sent(epoch, one, id, checks::is_over(one)).await?;
+            told(one);
+            Ok(true)
         }
+        // The next pass makes it: both would take longer than a claim counts.
+        Checked::Over => shared.loops.begin_check_anew(epoch, one).await.map(|()| true),
+        Checked::Not(verdict) => untaken(shared, epoch, limits, (one, token), verdict).await,
+    }
+}
+
+/// What follows where the forge hasn't taken one. False: it can't be asked now.
+async fn untaken(
+    shared: &Shared,
+    epoch: Epoch,
+    limits: &Limits,
+    (one, token): (&ToSend, Digest),
+    verdict: Verdict,
+) -> Result<bool, StoreError> {
+    let over = |why| Untaken { why, may_come: false };
+    match verdict {
+        Verdict::Done => {}
         Verdict::Wait(wait) => {
             limits.strike(token, Instant::now() + wait);
+            let hook = format!("{}/{}", one.project_name, one.hook_name);
             tracing::info!(hook, wait = wait.as_secs(), "the forge was asked too much");
             later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         }
@@ -296,10 +340,6 @@ struct Limit {
 }
 
 impl Limits {
-    fn token(at: &Repository) -> Digest {
-        Digest::of(format!("{}\n{}", at.at.api, at.token.expose_secret()).as_bytes())
-    }
-
     fn with<T>(&self, f: impl FnOnce(&mut HashMap<Digest, Limit>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -333,6 +373,7 @@ impl Limits {
 mod tests {
     use chrono::DateTime;
     use farm_store::builds::mounts::SealedKey;
+    use farm_store::hooks::sending::Check;
     use farm_store::hooks::tokens::SealedToken;
     use farm_types::{Cause, Failure, FailureCode, HookId, ProjectId};
 
@@ -378,12 +419,17 @@ mod tests {
                 version: uuid::Uuid::nil(),
                 key: SealedKey { by: String::new(), bytes: Vec::new() },
                 bytes: Vec::new(),
+                app: None,
             },
             commit: "a".repeat(40),
             context: "farm".to_owned(),
             state: StatusState::Failure,
             description: String::new(),
             build: None,
+            build_id: None,
+            held: None,
+            detail: None,
+            check: Check::default(),
             version: 1,
             branch: None,
             pipeline: None,

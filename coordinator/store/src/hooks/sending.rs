@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use farm_types::{HookId, ProjectId};
+use farm_types::{BuildId, HookId, ProjectId};
 use uuid::Uuid;
 
-use super::statuses::StatusState;
-use super::tokens::SealedToken;
+use super::statuses::{Detail, StatusState};
+use super::tokens::{KnownApp, SealedToken};
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
 use crate::proof::LeaderTx;
-use crate::{Result, Store, StoreError, state};
+use crate::{Result, Store, StoreError, from_json, state};
 
 /// A claim counts for so long: longer than a request may take.
 pub const CLAIM: Duration = Duration::from_secs(60);
@@ -70,6 +70,14 @@ pub struct ToSend {
     pub description: String,
     /// The short id of the build that it is about.
     pub build: Option<String>,
+    /// And its id.
+    pub build_id: Option<BuildId>,
+    /// It waits for somebody who approves it, by this build; empty: nobody can any more.
+    pub held: Option<String>,
+    /// More of why.
+    pub detail: Option<Detail>,
+    /// The check run in which an App shows it.
+    pub check: Check,
     /// The one that is to be sent.
     pub version: i64,
     /// The branch or tag whose commit it is.
@@ -84,7 +92,23 @@ pub struct ToSend {
     pub age: Duration,
 }
 
+/// A check run, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Check {
+    /// The version with which the one under way began; `None`: none is.
+    pub of: Option<i64>,
+    /// By which the forge knows it; `None`: nobody has heard that it was made.
+    pub id: Option<i64>,
+    /// The version that the forge was asked to show, and nobody has heard that it does.
+    pub tried: Option<i64>,
+}
+
 impl ToSend {
+    /// The version with which the check run begins, or has begun, in which it is shown.
+    pub fn check_of(&self) -> i64 {
+        self.check.of.unwrap_or(self.version)
+    }
+
     /// Those that are asked at one place come one after the other.
     pub fn place(&self) -> &str {
         self.api_url.as_deref().unwrap_or(&self.host)
@@ -106,8 +130,9 @@ impl Store {
         let but: Vec<Uuid> = but.iter().map(|hook| hook.as_uuid()).collect();
         let rows = sqlx::query!(
             r#"SELECT s.project_id, p.name AS project_name, s.hook_id, h.name AS hook_name, h.provider, h.host, h.api_url, h.full_name,
-                      h.repository_id, t.version AS token_version, t.key_id, t.sealed_key, t.sealed, s.commit_id, s.context, s.state,
-                      s.description, s.build, s.version, s.branch, s.attempts, s.unknowns,
+                      h.repository_id, t.version AS token_version, t.key_id, t.sealed_key, t.sealed, t.app, t.app_id, t.installation,
+                      s.commit_id, s.context, s.state, s.description, s.build, s.build_id, s.held, s.detail, s.check_of, s.check_id,
+                      s.check_tried, s.version, s.branch, s.attempts, s.unknowns,
                       extract(epoch FROM farm_now() - s.wanted_at)::float8 AS "age!",
                       (SELECT o.pipeline FROM statuses o WHERE o.project_id = s.project_id AND o.hook_id = s.hook_id
                          AND o.commit_id = s.commit_id AND o.branch = s.branch AND o.pipeline IS NOT NULL ORDER BY o.context LIMIT 1) AS pipeline
@@ -139,12 +164,22 @@ impl Store {
                     version: row.token_version,
                     key: SealedKey { by: row.key_id, bytes: row.sealed_key },
                     bytes: row.sealed,
+                    app: match (row.app, row.app_id, row.installation) {
+                        (Some(name), Some(id), Some(installation)) => {
+                            Some(KnownApp { name, id, installation })
+                        }
+                        _ => None,
+                    },
                 },
                 commit: row.commit_id,
                 context: row.context,
                 state: state(&row.state)?,
                 description: row.description,
                 build: row.build,
+                build_id: row.build_id.map(BuildId::from),
+                held: row.held,
+                detail: row.detail.map(from_json).transpose()?,
+                check: Check { of: row.check_of, id: row.check_id, tried: row.check_tried },
                 version: row.version,
                 branch: row.branch,
                 pipeline: row.pipeline,
@@ -156,7 +191,7 @@ impl Store {
         due.collect()
     }
 
-    /// Has a status to oneself for a while ([`CLAIM`]). False: something else is wanted by now, somebody has it, or the hook has another token.
+    /// Has a status to oneself for a while ([`CLAIM`]). Of one that a check run shows it is noted that the forge is asked. False: something else is wanted by now, somebody has it, or the hook has another token.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
@@ -166,7 +201,9 @@ impl Store {
             return Ok(false);
         }
         let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = farm_now() + make_interval(secs => $6)
+            "UPDATE statuses SET claimed_until = farm_now() + make_interval(secs => $6),
+                check_of = CASE WHEN $7 THEN coalesce(check_of, version) ELSE check_of END,
+                check_tried = CASE WHEN $7 THEN version ELSE check_tried END
              WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND sent_version < $5
                AND given_up IS NULL AND due_at <= farm_now() AND (claimed_until IS NULL OR claimed_until <= farm_now())",
             of.project.as_uuid(),
@@ -174,7 +211,8 @@ impl Store {
             of.commit,
             of.context,
             of.version,
-            CLAIM.as_secs_f64()
+            CLAIM.as_secs_f64(),
+            of.token.app.is_some()
         )
         .execute(&mut *tx)
         .await?;
@@ -206,15 +244,62 @@ impl Store {
         if done.rows_affected() != 1 {
             return Err(StoreError::Stale("the status"));
         }
-        sqlx::query!(
-            "UPDATE hook_tokens SET told_at = farm_now(), trouble = '', trouble_at = NULL
-             WHERE project_id = $1 AND hook_id = $2 AND version = $3",
+        taken(&mut tx, of).await?;
+        tx.commit().await
+    }
+
+    /// Notes that the forge shows it in this check run. One that is over is left as it is: what comes after begins another.
+    ///
+    /// # Errors
+    /// As of [`Self::status_sent`].
+    pub async fn check_sent(&self, epoch: Epoch, of: &ToSend, id: i64, is_over: bool) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        if !has_token(&mut tx, of).await? {
+            return Err(StoreError::Stale("the hook's token"));
+        }
+        let done = sqlx::query!(
+            "UPDATE statuses SET sent_version = $5, claimed_until = NULL, check_tried = NULL,
+                check_of = CASE WHEN $7 THEN NULL ELSE check_of END, check_id = CASE WHEN $7 THEN NULL ELSE $6::bigint END
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5
+               AND check_of IS NOT NULL",
             of.project.as_uuid(),
             of.hook.as_uuid(),
-            of.token.version
+            of.commit,
+            of.context,
+            of.version,
+            id,
+            is_over
         )
         .execute(&mut *tx)
         .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the status"));
+        }
+        taken(&mut tx, of).await?;
+        tx.commit().await
+    }
+
+    /// Gives a claim back, and has another check run made, as the one that was under way is over: nobody had heard that.
+    ///
+    /// # Errors
+    /// As of [`Self::status_sent`].
+    pub async fn begin_check_anew(&self, epoch: Epoch, of: &ToSend) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let done = sqlx::query!(
+            "UPDATE statuses SET check_of = $5, check_id = NULL, check_tried = NULL, claimed_until = NULL
+             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5
+               AND check_of IS NOT NULL",
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            of.commit,
+            of.context,
+            of.version
+        )
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Stale("the status"));
+        }
         tx.commit().await
     }
 
@@ -307,6 +392,20 @@ async fn has_token(tx: &mut LeaderTx, of: &ToSend) -> Result<bool> {
     .fetch_optional(&mut **tx)
     .await?;
     Ok(token.is_some())
+}
+
+/// Notes that the forge has taken the last one.
+async fn taken(tx: &mut LeaderTx, of: &ToSend) -> Result<()> {
+    sqlx::query!(
+        "UPDATE hook_tokens SET told_at = farm_now(), trouble = '', trouble_at = NULL
+         WHERE project_id = $1 AND hook_id = $2 AND version = $3",
+        of.project.as_uuid(),
+        of.hook.as_uuid(),
+        of.token.version
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// Notes why the forge hasn't taken the last one.

@@ -14,11 +14,13 @@ use chrono::{DateTime, Utc};
 use farm_types::state::BuildState;
 use farm_types::{BuildId, Commit, Failure, HookId, Invalid, ProjectId, RefName, ShortId};
 
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
 use super::deliveries::Waiting;
 use crate::machines::leader::Epoch;
 use crate::proof::LeaderTx;
-use crate::{Result, Store, Tx, from_json, state};
-use uuid::Uuid;
+use crate::{Result, Store, Tx, from_json, state, to_json};
 
 /// How something stands, as forges show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +76,18 @@ pub struct Wanted {
     pub description: String,
     /// What it is about.
     pub build: Option<(BuildId, ShortId)>,
+    /// It waits for somebody who approves it, which is done by this build.
+    pub held: Option<ShortId>,
+}
+
+/// More of why something is red than fits into a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// All of it.
+    pub text: String,
+    /// What is wrong on which lines of the repository's rules.
+    #[serde(default)]
+    pub places: Vec<(u32, String)>,
 }
 
 /// What a delivery is about.
@@ -96,8 +110,8 @@ pub enum Whole<'a> {
     Open,
     /// Its rules are in order.
     Fine,
-    /// Nothing comes of it, and why.
-    Red(&'a str),
+    /// Nothing comes of it: why, in a line, and all that there is to say.
+    Red(&'a str, &'a Detail),
 }
 
 /// What is pending and whose build has ended.
@@ -142,8 +156,8 @@ impl Store {
         }
         let trouble = match whole {
             Whole::Open => None,
-            Whole::Fine => Some(""),
-            Whole::Red(why) => Some(why),
+            Whole::Fine => Some(("", None)),
+            Whole::Red(why, detail) => Some((why, Some(detail))),
         };
         if let Some(trouble) = trouble {
             read(&mut tx, of, about, trouble).await?;
@@ -154,7 +168,8 @@ impl Store {
     }
 
     /// Ends what a delivery has said to be pending and of which nothing comes: it has no build. What a fork proposes and nobody has approved
-    /// stays pending: anybody may propose a commit that others have made, and by that alone it isn't shown as gone wrong.
+    /// stays pending: anybody may propose a commit that others have made, and by that alone it isn't shown as gone wrong. It can't be approved
+    /// any more.
     ///
     /// # Errors
     /// As of [`Self::want_statuses`].
@@ -165,7 +180,11 @@ impl Store {
                     SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
                   AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
                     AND f.approved_by IS NOT NULL)
-                THEN 'pending' ELSE 'cancelled' END, version = nextval('status_versions'), wanted_at = farm_now(),
+                THEN 'pending' ELSE 'cancelled' END, held = CASE WHEN held IS NOT NULL AND EXISTS (
+                    SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
+                  AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
+                    AND f.approved_by IS NOT NULL)
+                THEN '' END, version = nextval('status_versions'), wanted_at = farm_now(),
                 attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
              WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND state = 'pending' AND build_id IS NULL",
             of.project.as_uuid(),
@@ -297,17 +316,18 @@ async fn want(tx: &mut LeaderTx, of: &Waiting, about: &About, one: &Wanted) -> R
     };
     let done = sqlx::query!(
         "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, begun_id, build_id, build,
-            branch)
-         SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $12, $10, $13 FROM deliveries d
+            branch, held)
+         SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $12, $10, $13, $14 FROM deliveries d
            JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
          WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $11 FOR KEY SHARE
          ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
             asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description, begun_id = EXCLUDED.begun_id,
-            build_id = EXCLUDED.build_id, build = EXCLUDED.build, branch = EXCLUDED.branch, version = nextval('status_versions'),
+            build_id = EXCLUDED.build_id, build = EXCLUDED.build, branch = EXCLUDED.branch, held = EXCLUDED.held, version = nextval('status_versions'),
             wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
          WHERE (statuses.asked_at, statuses.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
            AND (statuses.begun_id IS DISTINCT FROM EXCLUDED.begun_id OR EXCLUDED.begun_id IS NULL AND (
-                statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description))",
+                statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description
+                OR statuses.held IS DISTINCT FROM EXCLUDED.held))",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
@@ -320,7 +340,8 @@ async fn want(tx: &mut LeaderTx, of: &Waiting, about: &About, one: &Wanted) -> R
         build.as_ref().map(|(_, _, short)| short.as_str()),
         of.run,
         build.as_ref().map(|(_, id, _)| *id),
-        about.branch
+        about.branch,
+        one.held.as_ref().map(ShortId::as_str)
     )
     .execute(&mut **tx)
     .await?;
@@ -360,16 +381,22 @@ async fn newest_retry(tx: &mut LeaderTx, of: &Waiting, build: BuildId) -> Result
 }
 
 /// Notes what a delivery has made of its commit, unless a later one of that ref and kind has.
-async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> Result<()> {
+async fn read(
+    tx: &mut LeaderTx,
+    of: &Waiting,
+    about: &About,
+    (trouble, detail): (&str, Option<&Detail>),
+) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO commit_readings AS r (project_id, hook_id, commit_id, git_ref, kind, delivery_id, asked_at, trouble)
-         SELECT $1, $2, $4, $5, $6, $3, $7, $8 FROM deliveries d
+        "INSERT INTO commit_readings AS r (project_id, hook_id, commit_id, git_ref, kind, delivery_id, asked_at, trouble, detail)
+         SELECT $1, $2, $4, $5, $6, $3, $7, $8, $10 FROM deliveries d
            JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
          WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $9 FOR KEY SHARE
          ON CONFLICT (project_id, hook_id, commit_id, git_ref, kind) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
-            asked_at = EXCLUDED.asked_at, trouble = EXCLUDED.trouble
+            asked_at = EXCLUDED.asked_at, trouble = EXCLUDED.trouble, detail = EXCLUDED.detail
          WHERE (r.asked_at, r.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
-           AND (r.asked_at, r.delivery_id, r.trouble) <> (EXCLUDED.asked_at, EXCLUDED.delivery_id, EXCLUDED.trouble)",
+           AND ((r.asked_at, r.delivery_id, r.trouble) <> (EXCLUDED.asked_at, EXCLUDED.delivery_id, EXCLUDED.trouble)
+             OR r.detail IS DISTINCT FROM EXCLUDED.detail)",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
@@ -378,7 +405,8 @@ async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> 
         about.kind,
         of.asked_at,
         trouble,
-        of.run
+        of.run,
+        detail.map(to_json).transpose()?
     )
     .execute(&mut **tx)
     .await?;
@@ -389,13 +417,15 @@ async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> 
 async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u64> {
     let (project, hook, commit) = (of.project.as_uuid(), of.hook.as_uuid(), about.commit.as_str());
     let red = sqlx::query!(
-        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, branch)
-         SELECT r.project_id, r.hook_id, r.commit_id, $4, r.delivery_id, r.asked_at, 'failure', r.trouble, $5 FROM commit_readings r
+        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, branch, detail)
+         SELECT r.project_id, r.hook_id, r.commit_id, $4, r.delivery_id, r.asked_at, 'failure', r.trouble, $5, r.detail FROM commit_readings r
          WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '' ORDER BY r.asked_at DESC, r.delivery_id DESC LIMIT 1
          ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
             asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description,
-            version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
-         WHERE statuses.state <> EXCLUDED.state OR statuses.description <> EXCLUDED.description",
+            detail = EXCLUDED.detail, version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0,
+            due_at = farm_now(), given_up = NULL
+         WHERE statuses.state <> EXCLUDED.state OR statuses.description <> EXCLUDED.description
+           OR statuses.detail IS DISTINCT FROM EXCLUDED.detail",
         project,
         hook,
         commit,
@@ -405,7 +435,7 @@ async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u6
     .execute(&mut **tx)
     .await?;
     let green = sqlx::query!(
-        "UPDATE statuses SET state = 'success', description = 'the rules are read', version = nextval('status_versions'),
+        "UPDATE statuses SET state = 'success', description = 'the rules are read', detail = NULL, version = nextval('status_versions'),
             wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
          WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND state <> 'success' AND NOT EXISTS (
             SELECT FROM commit_readings r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '')",

@@ -11,8 +11,23 @@ use crate::people::audit::{By, Deed};
 use crate::schema::shut_out;
 use crate::{Result, Store, StoreError};
 
-/// The schema from which on coordinators know of them.
-const SCHEMA: i32 = 53;
+/// The schemas from which on coordinators know of them, and of Apps.
+const SCHEMAS: (i32, i32) = (53, 59);
+
+/// A GitHub App, as which a hook is known at its forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownApp {
+    /// By what it calls itself: its client id, or its App id.
+    pub name: String,
+    /// Its App id.
+    pub id: i64,
+    /// Its installation at the repository.
+    pub installation: i64,
+}
+
+fn app(name: Option<String>, id: Option<i64>, installation: Option<i64>) -> Option<KnownApp> {
+    Some(KnownApp { name: name?, id: id?, installation: installation? })
+}
 
 /// A token, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +36,10 @@ pub struct SealedToken {
     pub version: Uuid,
     /// Its data key.
     pub key: SealedKey,
-    /// The token, sealed by that.
+    /// The token, sealed by that; of an App its private key.
     pub bytes: Vec<u8>,
+    /// Whose key it is; `None`: it is a token.
+    pub app: Option<KnownApp>,
 }
 
 /// A token's data key, which one of the farm's keys has sealed.
@@ -41,6 +58,8 @@ pub struct HookTokenKey {
 /// A hook's token, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownToken {
+    /// It is an App's key.
+    pub app: Option<KnownApp>,
     /// Who set it.
     pub created_by: String,
     /// When.
@@ -72,14 +91,29 @@ impl Store {
         new: &SealedToken,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
-        shut_out(&mut tx, SCHEMA, "statuses at forges").await?;
+        match &new.app {
+            Some(_) => shut_out(&mut tx, SCHEMAS.1, "GitHub Apps").await?,
+            None => shut_out(&mut tx, SCHEMAS.0, "statuses at forges").await?,
+        }
+        let app_id = new.app.as_ref().map(|app| app.id);
+        // Nobody else's check runs can be changed.
+        sqlx::query!(
+            "UPDATE statuses s SET check_of = NULL, check_id = NULL, check_tried = NULL
+             WHERE s.project_id = $1 AND s.hook_id = $2 AND s.check_of IS NOT NULL AND NOT EXISTS (
+                SELECT FROM hook_tokens t WHERE t.project_id = $1 AND t.hook_id = $2 AND t.app_id = $3)",
+            project.as_uuid(),
+            hook.as_uuid(),
+            app_id
+        )
+        .execute(&mut *tx)
+        .await?;
         let set = sqlx::query!(
-            "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by)
-             SELECT h.project_id, h.id, $4, $5, $6, $7, $8 FROM hooks h
+            "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by, app, app_id, installation)
+             SELECT h.project_id, h.id, $4, $5, $6, $7, $8, $9, $10, $11 FROM hooks h
              WHERE h.project_id = $1 AND h.id = $2 AND h.name = $3 AND h.removed_at IS NULL FOR NO KEY UPDATE
              ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
                 sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed, created_by = EXCLUDED.created_by, created_at = farm_now(),
-                trouble = '', trouble_at = NULL",
+                trouble = '', trouble_at = NULL, app = EXCLUDED.app, app_id = EXCLUDED.app_id, installation = EXCLUDED.installation",
             project.as_uuid(),
             hook.as_uuid(),
             name,
@@ -87,7 +121,10 @@ impl Store {
             new.key.by,
             new.key.bytes,
             new.bytes,
-            by.name
+            by.name,
+            new.app.as_ref().map(|app| app.name.as_str()),
+            app_id,
+            new.app.as_ref().map(|app| app.installation)
         )
         .execute(&mut *tx)
         .await?;
@@ -102,7 +139,10 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        let detail = json!({ "id": hook });
+        let detail = match app_id {
+            Some(app) => json!({ "id": hook, "app": app }),
+            None => json!({ "id": hook }),
+        };
         by.did(&mut tx, Deed { project: Some(project), action: "hook.token", subject: name, detail }).await?;
         tx.commit().await
     }
@@ -148,7 +188,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn hook_token(&self, project: ProjectId, hook: HookId) -> Result<Option<SealedToken>> {
         let row = sqlx::query!(
-            "SELECT version, key_id, sealed_key, sealed FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
+            "SELECT version, key_id, sealed_key, sealed, app, app_id, installation FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
             project.as_uuid(),
             hook.as_uuid()
         )
@@ -158,6 +198,7 @@ impl Store {
             version: row.version,
             key: SealedKey { by: row.key_id, bytes: row.sealed_key },
             bytes: row.sealed,
+            app: app(row.app, row.app_id, row.installation),
         }))
     }
 
@@ -167,7 +208,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn hook_tokens(&self, project: ProjectId) -> Result<Vec<(HookId, KnownToken)>> {
         let rows = sqlx::query!(
-            r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at,
+            r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at, t.app, t.app_id, t.installation,
                       (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
                          AND s.version > s.sent_version AND s.given_up IS NULL) AS "waiting!",
                       (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
@@ -179,6 +220,7 @@ impl Store {
         .await?;
         let tokens = rows.into_iter().map(|row| {
             let token = KnownToken {
+                app: app(row.app, row.app_id, row.installation),
                 created_by: row.created_by,
                 created_at: row.created_at,
                 told_at: row.told_at,

@@ -125,7 +125,11 @@ impl ForgeApi {
             if let Some(found) = checks.runs.iter().find(|one| is_it(one)) {
                 return found.clone();
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what} doesn't come; there are {:#?}", checks.runs);
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{what} doesn't come; there are {:#?}",
+                checks.runs
+            );
             checks = self.state.changed.wait_timeout(checks, Duration::from_secs(1)).unwrap().0;
         }
     }
@@ -235,12 +239,12 @@ impl State {
     }
 
     /// Whether the next answer hangs; or another one that is to be given.
-    fn next(&self, path: &str) -> Result<bool, Response<Body>> {
+    fn next(&self, path: &str) -> Result<bool, Box<Response<Body>>> {
         *self.asked.lock().unwrap() += 1;
         match self.says.lock().unwrap().pop_front() {
-            Some(Says::No(status, headers, body)) => Err(answered(status, &headers, &body)),
+            Some(Says::No(status, headers, body)) => Err(Box::new(answered(status, &headers, &body))),
             Some(Says::Elsewhere) => {
-                Err(answered(307, &[("location", format!("/moved{path}"))], &json!({})))
+                Err(Box::new(answered(307, &[("location", format!("/moved{path}"))], &json!({}))))
             }
             Some(Says::Hangs) => Ok(true),
             None => Ok(false),
@@ -259,7 +263,7 @@ impl State {
     fn check_run(&self, request: &Request<Bytes>) -> Response<Body> {
         let hangs = match self.next(request.uri().path()) {
             Ok(hangs) => hangs,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let path = request.uri().path();
         let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
@@ -274,7 +278,7 @@ impl State {
     fn status(&self, path: &str, commit: &str, body: &Bytes) -> Response<Body> {
         let hangs = match self.next(path) {
             Ok(hangs) => hangs,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let body: Value = serde_json::from_slice(body).unwrap();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();

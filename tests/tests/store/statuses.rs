@@ -22,7 +22,7 @@ pub fn token() -> SealedToken {
     SealedToken { version: Uuid::new_v4(), key, bytes: b"token".to_vec(), app: None }
 }
 
-fn wanted(context: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) -> Wanted {
+pub fn wanted(context: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) -> Wanted {
     Wanted { context: context.to_owned(), state, description: why.to_owned(), build, held: None }
 }
 
@@ -31,7 +31,7 @@ fn detail(text: &str) -> Detail {
 }
 
 /// A push to a branch, at a commit of which each digit is this one.
-fn push_of(digit: char) -> About {
+pub fn push_of(digit: char) -> About {
     about(digit, "refs/heads/main", "push")
 }
 
@@ -45,7 +45,7 @@ fn over(why: &str) -> Untaken<'_> {
 }
 
 /// A farm with a hook that has a token, and deliveries of these ids.
-async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
+pub async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
     let world = world().await;
     let key = secret();
     let app = hook("app", &key);
@@ -60,7 +60,7 @@ async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
     (world, waiting)
 }
 
-async fn due(world: &World) -> Vec<ToSend> {
+pub async fn due(world: &World) -> Vec<ToSend> {
     world.store.statuses_to_send(10, &[], &[]).await.unwrap()
 }
 

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::app::{App, Checks, Of, Run};
-use crate::faults::answers::{Body, full};
+use super::app::{App, Checks, Of, Run, answered};
+use crate::faults::answers::Body;
 use crate::web::Web;
 
 /// The one token that it takes.
@@ -167,14 +167,6 @@ impl Drop for ForgeApi {
         *self.state.may_go.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = usize::MAX;
         self.state.changed.notify_all();
     }
-}
-
-pub(super) fn answered(status: u16, headers: &[(&'static str, String)], body: &Value) -> Response<Body> {
-    let mut answer = Response::builder().status(status).header("content-type", "application/json");
-    for (name, value) in headers {
-        answer = answer.header(*name, value);
-    }
-    answer.body(full(Bytes::from(body.to_string()))).unwrap()
 }
 
 impl State {

@@ -1,4 +1,4 @@
-//! What a GitHub App has of the fake of GitHub's API ([`super::api`]): it shows itself by what its key has signed, which is verified for real,
+//! What a GitHub App has of the fake of GitHub's API (`super::api`): it shows itself by what its key has signed, which is verified for real,
 //! is lent tokens with no more rights than it has, and makes check runs.
 
 use std::collections::HashMap;
@@ -14,9 +14,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
-use super::api::answered;
 use crate::environment;
-use crate::faults::answers::Body;
+use crate::faults::answers::{Body, full};
 
 /// Its App id, and where it is installed.
 pub const APP: i64 = 7;
@@ -72,6 +71,15 @@ impl App {
         let is_own = of["iss"] == CLIENT || of["iss"].as_str() == Some(&APP.to_string());
         if is_own { Ok(()) } else { Err("Integration not found") }
     }
+}
+
+/// An answer in JSON.
+pub(super) fn answered(status: u16, headers: &[(&'static str, String)], body: &Value) -> Response<Body> {
+    let mut answer = Response::builder().status(status).header("content-type", "application/json");
+    for (name, value) in headers {
+        answer = answer.header(*name, value);
+    }
+    answer.body(full(Bytes::from(body.to_string()))).unwrap()
 }
 
 /// A check run, as it is by now.

@@ -76,7 +76,7 @@ impl Asking {
     }
 
     /// A token for one repository, with these rights: one that was lent already, or another.
-    async fn borrow(&self, app: &App, at: &At, scope: Scope) -> Result<SecretString, Unasked> {
+    pub(super) async fn borrow(&self, app: &App, at: &At, scope: Scope) -> Result<SecretString, Unasked> {
         let (key, now) = (app.borrows(at, scope), Instant::now());
         let known = self.with(|all| {
             all.retain(|_, lent| lent.until > now);

@@ -1,6 +1,8 @@
-//! Check runs of a GitHub App: each made once, whatever is cut off between asking for it and hearing of it.
+//! Check runs of a GitHub App: each made once, whatever is cut off between asking for it and hearing of it. And what it is lent for clones.
 
 use std::sync::Arc;
+
+use secrecy::SecretString;
 
 use super::Forges;
 use super::answers::{Unasked, Unsaid};
@@ -54,6 +56,14 @@ impl Forges {
         let (id, installation) = app::found(at, installation, &answer)
             .map_err(|why| why.map_or_else(Unsaid::Away, Unsaid::Unfit))?;
         Ok(Arc::new(App { name: name.to_owned(), id, installation, key }))
+    }
+
+    /// A token by which the repository can be cloned, and nothing else be done.
+    ///
+    /// # Errors
+    /// The App isn't lent one, or GitHub can't be asked.
+    pub async fn lend_clone(&self, app: &App, at: &At) -> Result<SecretString, Unsaid> {
+        self.0.borrow(app, at, Scope::Contents).await.map_err(Unsaid::from)
     }
 
     /// Shows a check run. `now` and `strikes` as for [`Forges::show`].

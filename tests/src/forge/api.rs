@@ -107,6 +107,11 @@ impl ForgeApi {
         self.state.checks.lock().unwrap().lent.clear();
     }
 
+    /// The rights of a token that was lent.
+    pub fn rights(&self, token: &str) -> Option<Value> {
+        self.state.checks.lock().unwrap().lent.get(token).cloned()
+    }
+
     /// How often something was lent.
     pub fn lent(&self) -> usize {
         self.state.checks.lock().unwrap().times

@@ -297,3 +297,41 @@ async fn a_fork_that_waits_for_its_approval_asks_for_it_by_its_check_run() {
     let over = wait(&api, "the one that is left", |run| run.state == "neutral");
     assert!(over.name == run.name && api.runs().len() == 2, "{:#?}", api.runs());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hook_fetches_of_its_repository_is_lent_what_reads_that_and_no_more() {
+    let (api, app) = (ForgeApi::start(), App::make());
+    let (farm, forge) = hooked(&api);
+    api.install(&app, json!({"checks": "write"}));
+    give_app(&farm, &app.pem, &[]).ok();
+    let (mut client, mut sim) = git_worker(&farm, "f").await;
+    assert_eq!(forge.deliver("one", "push", &push(&"a".repeat(40))).0, 202);
+    let lease = sim.offer().await.lease.unwrap();
+    sim.start(&lease).await;
+    let lend = async |sim: &mut Sim, lease: &v1::Lease| {
+        let request = v1::LendGitLoginRequest { lease: Some(lease.clone()) };
+        sim.work.lend_git_login(request).await.unwrap().into_inner()
+    };
+    assert_eq!(lend(&mut sim, &lease).await, v1::LendGitLoginResponse::default(), "the App may not read it");
+    api.install(&app, json!({"checks": "write", "contents": "read"}));
+    let lent = lend(&mut sim, &lease).await;
+    assert_eq!((lent.username.as_str(), lent.place.as_str()), ("x-access-token", "git.example/acme/app"));
+    assert_eq!(api.rights(&lent.token), Some(json!({"contents": "read", "metadata": "read"})));
+
+    // What somebody else has fetched is lent nothing of it.
+    let git = v1::GitSource {
+        repository: "https://git.example/acme/app.git".into(),
+        r#ref: "refs/heads/main".into(),
+        ..Default::default()
+    };
+    let fetch = v1::FetchSpec { git: Some(git), take: "build".into(), ..Default::default() };
+    let spec = v1::BuildSpec { fetch: Some(fetch), ..Default::default() };
+    let request =
+        v1::SubmitBuildRequest { idempotency_key: "own".into(), spec: Some(spec), values: Vec::new() };
+    let id = client.builds.submit_build(request).await.unwrap().into_inner().build.unwrap().id;
+    let offered = sim.offer().await;
+    assert_eq!(offered.build_id, id);
+    let lease = offered.lease.unwrap();
+    sim.start(&lease).await;
+    assert_eq!(lend(&mut sim, &lease).await, v1::LendGitLoginResponse::default());
+}

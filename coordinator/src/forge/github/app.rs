@@ -94,6 +94,8 @@ pub enum Scope {
     Checks,
     /// Webhooks.
     Webhooks,
+    /// Clones.
+    Contents,
 }
 
 impl Scope {
@@ -101,6 +103,7 @@ impl Scope {
         match self {
             Self::Checks => json!({"checks": "write", "metadata": "read"}),
             Self::Webhooks => json!({"repository_hooks": "write", "metadata": "read"}),
+            Self::Contents => json!({"contents": "read", "metadata": "read"}),
         }
     }
 
@@ -108,6 +111,7 @@ impl Scope {
         match self {
             Self::Checks => "Checks: write",
             Self::Webhooks => "Webhooks: write",
+            Self::Contents => "Contents: read",
         }
     }
 }

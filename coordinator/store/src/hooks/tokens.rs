@@ -1,7 +1,7 @@
 //! Tokens of hooks at their forges, as they are kept: sealed. This crate has no key; who opens them is the coordinator.
 
 use chrono::{DateTime, Utc};
-use farm_types::{HookId, ProjectId};
+use farm_types::{AttemptId, HookId, ProjectId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -74,7 +74,62 @@ pub struct KnownToken {
     pub given_up: i64,
 }
 
+/// A hook that is an App, and its repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookApp {
+    /// Which hook.
+    pub hook: HookId,
+    /// Who has the repository.
+    pub provider: String,
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Where its API is; `None`: where the provider has it.
+    pub api_url: Option<String>,
+    /// `OWNER/REPO` there.
+    pub full_name: String,
+    /// By which its forge knows it.
+    pub repository_id: Option<String>,
+    /// The App's key.
+    pub token: SealedToken,
+}
+
 impl Store {
+    /// The App of the hook by which an attempt's fetch was begun: one of a delivery's, or a look at where refs are. `None`: there is none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn app_of_fetch(&self, attempt: AttemptId) -> Result<Option<HookApp>> {
+        let row = sqlx::query!(
+            "SELECT h.id, h.provider, h.host, h.api_url, h.full_name, h.repository_id, t.version, t.key_id, t.sealed_key, t.sealed, t.app,
+                    t.app_id, t.installation
+             FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+               JOIN hooks h ON h.project_id = b.project_id JOIN hook_tokens t ON t.project_id = h.project_id AND t.hook_id = h.id
+             WHERE a.id = $1 AND t.app IS NOT NULL AND h.removed_at IS NULL AND (
+                EXISTS (SELECT FROM hook_builds o WHERE o.project_id = h.project_id AND o.hook_id = h.id AND o.build_id = b.id
+                  AND o.kind IN ('rules', 'source'))
+                OR EXISTS (SELECT FROM hook_looks l WHERE l.project_id = h.project_id AND l.hook_id = h.id AND l.build_id = b.id))
+             LIMIT 1",
+            attempt.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| HookApp {
+            hook: row.id.into(),
+            provider: row.provider,
+            host: row.host,
+            api_url: row.api_url,
+            full_name: row.full_name,
+            repository_id: row.repository_id,
+            token: SealedToken {
+                version: row.version,
+                key: SealedKey { by: row.key_id, bytes: row.sealed_key },
+                bytes: row.sealed,
+                app: app(row.app, row.app_id, row.installation),
+            },
+        }))
+    }
+
     /// Keeps a hook's token, in the place of the one that was there. Statuses that it could not send are tried again.
     ///
     /// From the first one on, coordinators that know nothing of these are kept out: they would let a key of the farm be taken out that

@@ -33,7 +33,12 @@ impl Fetch {
         match leased.spec.purpose.fetch() {
             Some(fetch) => {
                 let repository = fetch.source.git().map(|source| source.repository.clone());
-                Ok(Self { attempt: lease.attempt, project: leased.project, by: fetch.source.to_string(), repository })
+                Ok(Self {
+                    attempt: lease.attempt,
+                    project: leased.project,
+                    by: fetch.source.to_string(),
+                    repository,
+                })
             }
             None => Err(Status::failed_precondition("the attempt fetches no source, so it brings none")),
         }
@@ -56,7 +61,8 @@ impl Fetch {
         let logins = logins.map_err(status::store)?;
         let places = logins.iter().map(|login| &login.id.place);
         let Some(place) = GitPlace::closest(places, repository) else {
-            return Box::pin(clones::lent(shared, (self.project, self.attempt), repository, is_encrypted)).await;
+            return Box::pin(clones::lent(shared, (self.project, self.attempt), repository, is_encrypted))
+                .await;
         };
         let Some(login) = logins.iter().find(|login| login.id.place == *place) else {
             return Ok(v1::LendGitLoginResponse::default());

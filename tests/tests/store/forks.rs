@@ -331,10 +331,12 @@ async fn what_nobody_has_approved_is_shown_as_pending_and_never_as_gone_wrong() 
     assert!(store.want_statuses(epoch, &one, &about, &pending, Whole::Open).await.unwrap());
     store.leave_statuses(epoch, &one, "it was closed").await.unwrap();
     assert_eq!(shown(), "pending it was closed");
+    let held = || told.world.database.psql("SELECT coalesce(held, 'none') FROM statuses");
+    assert_eq!(held(), "", "nobody can approve it any more");
     told.approve(&a).await.unwrap();
     told.submit(&one, "web").await.unwrap();
     store.leave_statuses(epoch, &one, "it has moved on").await.unwrap();
-    assert_eq!(shown(), "cancelled it has moved on");
+    assert_eq!((shown().as_str(), held().as_str()), ("cancelled it has moved on", "none"));
 }
 
 #[tokio::test]

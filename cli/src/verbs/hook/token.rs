@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "rm")]
     file: Option<String>,
 
-    /// It is the private key of the GitHub App that has this App id or client id
+    /// The GitHub App whose private key it is, by its App id or client id
     #[arg(long, value_name = "APP_ID", conflicts_with = "rm")]
     app: Option<String>,
 
@@ -60,9 +60,9 @@ farm where .farm.yaml is wrong. What it has to be allowed, by forge:
   github          fine-grained: Commit statuses, write; classic: repo:status
   gitlab          a project access token with the role Developer and the scope api
   gitea, forgejo  the scope write:repository, of an account that writes to the repository
-A GitHub App (--app) makes check runs in the place of statuses, which show why a build failed and at
-which line. It needs the permission Checks: write, and has to be installed on the repository; by its
-key the farm is lent tokens for this repository alone, which end after an hour.
+A GitHub App (--app) makes check runs in the place of statuses, which show why a build failed and
+at which line. It needs the permission Checks: write, and has to be installed on the repository; by
+its key the farm is lent tokens for this repository alone, which end after an hour.
 To make the webhook as well (--create) it takes more: Webhooks, write (classic: admin:repo_hook);
 the role Maintainer; an admin of the repository.
 It is tried at the forge before it is kept, and told to nobody again.";

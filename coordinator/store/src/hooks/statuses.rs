@@ -180,7 +180,7 @@ impl Store {
                     SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
                   AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
                     AND f.approved_by IS NOT NULL)
-                THEN 'pending' ELSE 'cancelled' END, held = CASE WHEN held IS NOT NULL AND EXISTS (
+                THEN 'pending' ELSE 'cancelled' END, held = CASE WHEN EXISTS (
                     SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
                   AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
                     AND f.approved_by IS NOT NULL)

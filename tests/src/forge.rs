@@ -1,6 +1,7 @@
 //! A forge as a webhook sees it: it signs and posts, as GitHub documents it. (A real one can't be had in tests.)
 
 pub mod api;
+pub mod app;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -52,9 +52,11 @@ struct ScheduleJson<'a> {
 /// A hook's token at its forge, without itself.
 #[derive(Debug, Serialize)]
 struct TokenJson<'a> {
+    app: Option<u64>,
     created: Option<String>,
     created_by: &'a str,
     given_up: u32,
+    installation: Option<u64>,
     last_status: Option<String>,
     trouble: Option<&'a str>,
     waiting: u32,
@@ -69,6 +71,8 @@ impl<'a> From<&'a HookToken> for TokenJson<'a> {
             last_status: time(token.told_ms),
             trouble: said(&token.trouble),
             waiting: token.waiting,
+            app: Some(token.app).filter(|app| *app > 0),
+            installation: Some(token.installation).filter(|id| *id > 0),
         }
     }
 }
@@ -175,8 +179,12 @@ fn statuses(hook: &Hook, now: i64) -> String {
     let Some(token) = &hook.token else {
         return format!("the forge isn't told how builds stand: farm hook token {}", harmless(&hook.name));
     };
+    let what = match token.app {
+        0 => "a token".to_owned(),
+        app => format!("the key of GitHub App {app}"),
+    };
     let since =
-        format!("by a token that {} has given {}", harmless(&token.created_by), ago(token.created_ms, now));
+        format!("by {what} that {} has given {}", harmless(&token.created_by), ago(token.created_ms, now));
     let told = match (token.told_ms, token.trouble.as_str()) {
         (0, "") => "none was sent yet".to_owned(),
         (told, "") => format!("the last one was sent {}", ago(told, now)),
@@ -370,6 +378,7 @@ mod tests {
             hook(&hooks, 61_000).join("\n")
         };
         assert!(with(token.clone()).contains("none was sent yet"));
+        assert!(with(HookToken { app: 7, ..token.clone() }).contains("by the key of GitHub App 7 that ada"));
         let told = HookToken { told_ms: 31_000, ..token };
         let lost = HookToken { given_up: 3, ..told.clone() };
         assert!(with(lost).contains("the last one was sent 30 s ago; 3 given up"));

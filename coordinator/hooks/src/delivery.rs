@@ -54,6 +54,8 @@ pub enum Outcome {
     },
     /// Somebody has told the farm something in a comment.
     Comment(Comment),
+    /// Somebody wants what the farm shows at a commit begun anew.
+    Again(Again),
     /// Images in a registry have moved.
     Images(Vec<MovedImage>),
     /// The sender tries whether it is heard.
@@ -122,6 +124,26 @@ pub enum Comment {
         /// When it was written, by the sender's clock, if the sender says it.
         at: Option<DateTime<Utc>>,
     },
+}
+
+/// What is to be begun anew, as GitHub tells that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// The id of the App that has made it.
+    pub app: String,
+    /// At which commit.
+    pub commit: Commit,
+    /// One check run; `None`: all that the App has made at the commit.
+    pub check: Option<AgainCheck>,
+}
+
+/// One check run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgainCheck {
+    /// What it is called there.
+    pub name: String,
+    /// By what whoever has made it knows it; empty: that isn't said.
+    pub external_id: String,
 }
 
 /// An image that has moved, in the hook's registry.

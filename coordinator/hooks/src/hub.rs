@@ -7,6 +7,7 @@ use farm_rules::{Event, EventKind};
 use farm_types::{Invalid, RefName};
 use serde::Deserialize;
 
+use crate::checks;
 use crate::delivery::{Actor, Delivery, Happened, Outcome, Proposed, PullRequestState, Repository, Source};
 use crate::headers::Headers;
 use crate::parts::{MOST_PATHS, commit, commit_opt, host, json, message, moment, no_commit, ref_of, told};
@@ -205,6 +206,10 @@ pub(crate) fn parse(flavour: Flavour, headers: &Headers, body: &[u8]) -> Result<
         "pull_request" | "pull_request_sync" => pull_request(flavour, event, json(body)?),
         "release" => release(event, json(body)?),
         "issue_comment" | "pull_request_comment" => comment(event, json(body)?),
+        "check_run" | "check_suite" if flavour == Flavour::Github => {
+            let Any { repository, sender } = json(body)?;
+            Ok(delivery(event, repository.as_ref(), sender, checks::outcome(event, body)?))
+        }
         other => {
             let Any { repository, sender } = json(body)?;
             let outcome = match other {

@@ -6,6 +6,7 @@
 //! `verify.rs`, and a file that reads them.
 
 mod about;
+mod checks;
 mod delivery;
 mod generic;
 mod gitlab;
@@ -23,7 +24,8 @@ mod verify;
 
 pub use about::{About, Expected, about};
 pub use delivery::{
-    Actor, Comment, Delivery, Happened, MovedImage, Outcome, Proposed, PullRequestState, Repository, Source,
+    Actor, Again, AgainCheck, Comment, Delivery, Happened, MovedImage, Outcome, Proposed, PullRequestState,
+    Repository, Source,
 };
 pub use headers::Headers;
 pub use outgoing::signed;

@@ -1,4 +1,8 @@
-//! GitHub's API (docs.github.com, REST, version 2022-11-28): commit statuses, repositories, collaborators.
+//! GitHub's API (docs.github.com, REST, version 2022-11-28): commit statuses, repositories, collaborators. Its Apps, and what they
+//! alone may make: [`app`], [`checks`].
+
+pub mod app;
+pub mod checks;
 
 use farm_types::escaped;
 use serde_json::{Value, json};

@@ -1,11 +1,14 @@
-//! The repository of a hook at its forge, as the hook's token reaches it.
+//! The repository of a hook at its forge, as the hook's token reaches it, or the App whose key it has.
+
+use std::sync::Arc;
 
 use farm_hooks::Provider;
 use farm_store::hooks::tokens::SealedToken;
 use farm_types::{HookId, ProjectId};
 use secrecy::SecretString;
 
-use crate::forge::{Named, Repository};
+use crate::forge::github::app::{App, Key};
+use crate::forge::{Access, Named, Repository};
 use crate::seal::{Owner, Unopened};
 use crate::shared::Shared;
 
@@ -33,5 +36,13 @@ pub fn repository(
     let key = shared.keyring.open(Owner::Token(project, hook, sealed.version), &sealed.key)?;
     let token = key.open_one(&sealed.bytes)?;
     let token = std::str::from_utf8(&token).map_err(|_| Unopened::Forged)?;
-    Repository::of(named, SecretString::from(token)).ok_or(Unusable::NoApi(named.provider))
+    let access = match &sealed.app {
+        Some(app) => {
+            let key = Key::parse(token).map_err(|_| Unopened::Forged)?;
+            let (name, id, installation) = (app.name.clone(), app.id, app.installation);
+            Access::App(Arc::new(App { name, id, installation, key }))
+        }
+        None => Access::Token(SecretString::from(token)),
+    };
+    Repository::of(named, access).ok_or(Unusable::NoApi(named.provider))
 }

@@ -6,7 +6,7 @@
 //! print is nobody's to change.
 //!
 //! Invariant: no `v1::Build` and no event leaves but through here ([`super::present`], `grpc::logs` and `web::log` take a
-//! [`Hidden`]); nor what notices tell of one (`notices::facts`).
+//! [`Hidden`]); nor what notices tell of one (`notices::facts`), and check runs (`reconcile::hooks::checks`).
 
 use farm_proto::v1;
 use farm_proto::v1::attempt_event::Event;

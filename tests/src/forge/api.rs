@@ -1,5 +1,5 @@
 //! A fake of GitHub's API, as far as statuses need it: a repository `acme/app`, id 42, of which it says what a token may, and statuses of
-//! commits. What it answers to the next statuses a test says: each limit that GitHub documents, and what goes wrong on the way. (No real
+//! commits; and what an App has of it, which is in [`super::app`]. What it answers to the next statuses a test says: each limit that GitHub documents, and what goes wrong on the way. (No real
 //! forge can be had in tests; that GitHub answers so is its documentation's word.)
 
 use std::collections::VecDeque;
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use crate::faults::answers::{Body, full};
+use super::app::{App, Checks, Of, Run, answered};
+use crate::faults::answers::Body;
 use crate::web::Web;
 
 /// The one token that it takes.
@@ -49,6 +50,8 @@ struct State {
     hooks: Mutex<Vec<Value>>,
     /// Who may write to the repository, and who may only read it.
     people: Mutex<Vec<(u64, String, bool)>>,
+    /// The App that may be installed, and its check runs.
+    checks: Mutex<Checks>,
     changed: Condvar,
 }
 
@@ -94,6 +97,48 @@ impl ForgeApi {
         }
     }
 
+    /// From now on this App is installed, with these rights.
+    pub fn install(&self, app: &App, permissions: Value) {
+        self.state.checks.lock().unwrap().install(app, permissions);
+    }
+
+    /// Takes back all that was lent.
+    pub fn take_back(&self) {
+        self.state.checks.lock().unwrap().lent.clear();
+    }
+
+    /// The rights of a token that was lent.
+    pub fn rights(&self, token: &str) -> Option<Value> {
+        self.state.checks.lock().unwrap().lent.get(token).cloned()
+    }
+
+    /// How often something was lent.
+    pub fn lent(&self) -> usize {
+        self.state.checks.lock().unwrap().times
+    }
+
+    /// The check runs there are.
+    pub fn runs(&self) -> Vec<Run> {
+        self.state.checks.lock().unwrap().runs.clone()
+    }
+
+    /// Waits until there is one like this.
+    pub fn wait_run(&self, what: &str, is_it: impl Fn(&Run) -> bool) -> Run {
+        let begin = Instant::now();
+        let mut checks = self.state.checks.lock().unwrap();
+        loop {
+            if let Some(found) = checks.runs.iter().find(|one| is_it(one)) {
+                return found.clone();
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{what} doesn't come; there are {:#?}",
+                checks.runs
+            );
+            checks = self.state.changed.wait_timeout(checks, Duration::from_secs(1)).unwrap().0;
+        }
+    }
+
     /// The webhooks that the repository has.
     pub fn hooks(&self) -> Vec<Value> {
         self.state.hooks.lock().unwrap().clone()
@@ -129,23 +174,25 @@ impl Drop for ForgeApi {
     }
 }
 
-fn answered(status: u16, headers: &[(&'static str, String)], body: &Value) -> Response<Body> {
-    let mut answer = Response::builder().status(status).header("content-type", "application/json");
-    for (name, value) in headers {
-        answer = answer.header(*name, value);
-    }
-    answer.body(full(Bytes::from(body.to_string()))).unwrap()
-}
-
 impl State {
     fn answer(&self, request: &Request<Bytes>) -> Response<Body> {
         let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-        if shown != Some(&format!("Bearer {TOKEN}")) {
-            return answered(401, &[], &json!({"message": "Bad credentials"}));
-        }
+        let shown = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
         let path = request.uri().path();
         let path = path.strip_prefix("/moved").unwrap_or(path);
+        let is_app = shown != TOKEN;
+        if is_app {
+            let of = self.checks.lock().unwrap().of(shown, request.method(), path, request.body());
+            match of {
+                Of::Answer(answer) => return answer,
+                Of::Run => return self.check_run(request),
+                Of::Repository => {}
+            }
+        }
         match (request.method().as_str(), path.strip_prefix("/repos/acme/app")) {
+            ("GET", Some("")) if is_app => {
+                answered(200, &[], &json!({"id": 42, "private": true, "permissions": {"push": false}}))
+            }
             ("GET", Some("")) => {
                 let scopes = [("x-oauth-scopes", "repo:status".to_owned())];
                 answered(200, &scopes, &json!({"id": 42, "private": true, "permissions": {"push": true}}))
@@ -188,16 +235,48 @@ impl State {
         answered(200, &[], &json!({}))
     }
 
-    fn status(&self, path: &str, commit: &str, body: &Bytes) -> Response<Body> {
+    /// Whether the next answer hangs; or another one that is to be given.
+    fn next(&self, path: &str) -> Result<bool, Box<Response<Body>>> {
         *self.asked.lock().unwrap() += 1;
-        let next = self.says.lock().unwrap().pop_front();
-        match next {
-            Some(Says::No(status, headers, body)) => return answered(status, &headers, &body),
+        match self.says.lock().unwrap().pop_front() {
+            Some(Says::No(status, headers, body)) => Err(Box::new(answered(status, &headers, &body))),
             Some(Says::Elsewhere) => {
-                return answered(307, &[("location", format!("/moved{path}"))], &json!({}));
+                Err(Box::new(answered(307, &[("location", format!("/moved{path}"))], &json!({}))))
             }
-            Some(Says::Hangs) | None => {}
+            Some(Says::Hangs) => Ok(true),
+            None => Ok(false),
         }
+    }
+
+    fn hang(&self) {
+        let mut may_go = self.may_go.lock().unwrap();
+        while *may_go == 0 {
+            may_go = self.changed.wait(may_go).unwrap();
+        }
+        *may_go -= 1;
+    }
+
+    /// Makes a check run, or changes one.
+    fn check_run(&self, request: &Request<Bytes>) -> Response<Body> {
+        let hangs = match self.next(request.uri().path()) {
+            Ok(hangs) => hangs,
+            Err(answer) => return *answer,
+        };
+        let path = request.uri().path();
+        let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
+        let answer = self.checks.lock().unwrap().show(id, request.body());
+        self.changed.notify_all();
+        if hangs {
+            self.hang();
+        }
+        answer
+    }
+
+    fn status(&self, path: &str, commit: &str, body: &Bytes) -> Response<Body> {
+        let hangs = match self.next(path) {
+            Ok(hangs) => hangs,
+            Err(answer) => return *answer,
+        };
         let body: Value = serde_json::from_slice(body).unwrap();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         assert!(text("description").chars().count() <= 140, "{body}");
@@ -210,12 +289,8 @@ impl State {
         };
         self.taken.lock().unwrap().push(taken);
         self.changed.notify_all();
-        if let Some(Says::Hangs) = next {
-            let mut may_go = self.may_go.lock().unwrap();
-            while *may_go == 0 {
-                may_go = self.changed.wait(may_go).unwrap();
-            }
-            *may_go -= 1;
+        if hangs {
+            self.hang();
         }
         answered(201, &[], &json!({"id": 1}))
     }

@@ -15,10 +15,10 @@ use crate::client::{Client, Sim, hello};
 use crate::hooks::over;
 use crate::statuses::fetch_at;
 
-const RULES: &str = "version: 1\nimages:\n  app:\n    on: {pull_request: {}}\n    platforms: [linux/amd64]\n    \
+pub const RULES: &str = "version: 1\nimages:\n  app:\n    on: {pull_request: {}}\n    platforms: [linux/amd64]\n    \
                      destinations: [r.example/app]\n    tags: [\"pr-{pr}\"]\n";
 
-fn pull_request(action: &str, number: u64, commit: &str) -> Value {
+pub fn pull_request(action: &str, number: u64, commit: &str) -> Value {
     json!({
         "action": action, "number": number,
         "pull_request": {
@@ -40,7 +40,7 @@ fn comment(who: (u64, &str), number: u64, text: &str, at: &str) -> Value {
 }
 
 /// The build by which a delivery is known that is held.
-fn held(farm: &Farm, delivery: &str) -> String {
+pub fn held(farm: &Farm, delivery: &str) -> String {
     let begin = std::time::Instant::now();
     loop {
         let listed = farm.cli(&["hook", "deliveries", "app", "--json"]).json();

@@ -3,6 +3,7 @@
 
 mod audit;
 mod burst;
+mod checks;
 mod fetches;
 mod forks;
 mod full;

@@ -64,6 +64,13 @@ fn fits(name: &str, said: &Value, read: &Delivery) {
             assert_eq!(happened.event.kind, EventKind::Release { tag, prerelease });
         }
         ("ping", _) => assert_eq!(read.outcome, Outcome::Ping),
+        ("check_run" | "check_suite", "rerequested") => {
+            let Outcome::Again(again) = &read.outcome else { panic!("{}", about()) };
+            assert_eq!(again.commit.as_str(), text(said, &format!("/{name}/head_sha")));
+            assert_eq!(Some(&again.app), said[name].pointer("/app/id").map(ToString::to_string).as_ref());
+            let check = again.check.as_ref().map(|check| check.name.as_str());
+            assert_eq!(check, said[name]["name"].as_str());
+        }
         // None of the examples says /farm approve.
         _ => assert!(matches!(&read.outcome, Outcome::Ignored(why) if !why.is_empty()), "{}", about()),
     }

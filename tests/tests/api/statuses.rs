@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Sim, hello, success};
 use crate::fetches::bring;
 
-fn push(commit: &str) -> Value {
+pub fn push(commit: &str) -> Value {
     json!({
         "ref": "refs/heads/main", "before": "1".repeat(40), "after": commit,
         "head_commit": {"id": commit, "message": "a change"}, "commits": [],
@@ -42,8 +42,16 @@ fn folder(name: &str, text: &str) -> (Vec<v1::PackedObject>, Digest, String) {
 }
 
 /// Does the next fetch that is offered: brings a folder with this file, of this commit.
-async fn fetch(sim: &mut Sim, commit: &str, file: (&str, &str)) {
+pub async fn fetch(sim: &mut Sim, commit: &str, file: (&str, &str)) {
     let offered = sim.offer().await;
+    fetched(sim, offered, ("refs/heads/main", commit), file).await;
+}
+
+/// The same of the source of a folder of the repository.
+pub async fn fetch_folder(sim: &mut Sim, commit: &str, subdir: &str, file: (&str, &str)) {
+    let offered = sim.offer().await;
+    let asked = offered.spec.as_ref().unwrap().fetch.as_ref().unwrap().git.as_ref().unwrap();
+    assert_eq!(asked.subdir, subdir);
     fetched(sim, offered, ("refs/heads/main", commit), file).await;
 }
 
@@ -66,7 +74,7 @@ async fn fetched(
     (git_ref, commit): (&str, &str),
     (name, text): (&str, &str),
 ) {
-    assert!(offered.spec.unwrap().fetch.is_some());
+    let subdir = offered.spec.unwrap().fetch.unwrap().git.unwrap().subdir;
     let lease = offered.lease.unwrap();
     sim.start(&lease).await;
     let (objects, root, content) = folder(name, text);
@@ -85,7 +93,7 @@ async fn fetched(
             r#ref: git_ref.into(),
             commit: commit.into(),
             committed: 1_700_000_000,
-            subdir: String::new(),
+            subdir,
         }),
         archive: None,
         tags: Vec::new(),
@@ -102,7 +110,7 @@ fn give_token(farm: &Farm, token: &str) -> Output {
     give(farm, token, &[])
 }
 
-fn give(farm: &Farm, token: &str, more: &[&str]) -> Output {
+pub fn give(farm: &Farm, token: &str, more: &[&str]) -> Output {
     let file = farm.folder().join("hook-token");
     std::fs::write(&file, format!("{token}\n")).unwrap();
     let args = ["hook", "token", "app", "--file", file.to_str().unwrap()];
@@ -111,10 +119,10 @@ fn give(farm: &Farm, token: &str, more: &[&str]) -> Output {
     output(command.env("FARM_INSECURE_HTTP", "1"))
 }
 
-const RULES: &str =
+pub const RULES: &str =
     "version: 1\nimages:\n  app:\n    on: {push: {branches: [main]}}\n    platforms: [linux/amd64]\n";
 
-fn no(status: u16, headers: &[(&'static str, String)], message: &str) -> Says {
+pub fn no(status: u16, headers: &[(&'static str, String)], message: &str) -> Says {
     Says::No(status, headers.to_vec(), json!({ "message": message }))
 }
 

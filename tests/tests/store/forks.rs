@@ -316,18 +316,27 @@ async fn what_nobody_has_approved_is_shown_as_pending_and_never_as_gone_wrong() 
     let git_ref = "refs/pull/7/head".parse().unwrap();
     let about = About { commit: a.commit.clone(), git_ref, kind: "pull_request", branch: None };
     let context = "farm/app (pull request 7)";
-    let wanted =
-        |state| [Wanted { context: context.to_owned(), state, description: "waits".to_owned(), build: None }];
+    let wanted = |state| {
+        [Wanted {
+            context: context.to_owned(),
+            state,
+            description: "waits".to_owned(),
+            build: None,
+            held: None,
+        }]
+    };
     let shown =
         || told.world.database.psql("SELECT string_agg(state || ' ' || description, ', ') FROM statuses");
     let pending = wanted(StatusState::Pending);
     assert!(store.want_statuses(epoch, &one, &about, &pending, Whole::Open).await.unwrap());
     store.leave_statuses(epoch, &one, "it was closed").await.unwrap();
     assert_eq!(shown(), "pending it was closed");
+    let held = || told.world.database.psql("SELECT coalesce(held, 'none') FROM statuses");
+    assert_eq!(held(), "", "nobody can approve it any more");
     told.approve(&a).await.unwrap();
     told.submit(&one, "web").await.unwrap();
     store.leave_statuses(epoch, &one, "it has moved on").await.unwrap();
-    assert_eq!(shown(), "cancelled it has moved on");
+    assert_eq!((shown().as_str(), held().as_str()), ("cancelled it has moved on", "none"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod accepting;
 mod audit;
 mod browsing;
+mod checks;
 mod costs;
 mod draining;
 mod ending;

@@ -6,7 +6,8 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::SealedKey;
 use farm_store::default_project;
 use farm_store::hooks::deliveries::Waiting;
-use farm_store::hooks::statuses::{About, CLAIM, Counts, StatusState, ToSend, Untaken, Wanted, Whole};
+use farm_store::hooks::sending::{CLAIM, Counts, ToSend, Untaken};
+use farm_store::hooks::statuses::{About, Detail, StatusState, Wanted, Whole};
 use farm_store::hooks::tokens::SealedToken;
 use farm_types::state::BuildState;
 use farm_types::{BuildId, HookId, ShortId};
@@ -18,15 +19,19 @@ use crate::retrying::retry_of;
 
 pub fn token() -> SealedToken {
     let key = SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() };
-    SealedToken { version: Uuid::new_v4(), key, bytes: b"token".to_vec() }
+    SealedToken { version: Uuid::new_v4(), key, bytes: b"token".to_vec(), app: None }
 }
 
-fn wanted(context: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) -> Wanted {
-    Wanted { context: context.to_owned(), state, description: why.to_owned(), build }
+pub fn wanted(context: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) -> Wanted {
+    Wanted { context: context.to_owned(), state, description: why.to_owned(), build, held: None }
+}
+
+fn detail(text: &str) -> Detail {
+    Detail { text: text.to_owned(), places: vec![(2, "no".to_owned())] }
 }
 
 /// A push to a branch, at a commit of which each digit is this one.
-fn push_of(digit: char) -> About {
+pub fn push_of(digit: char) -> About {
     about(digit, "refs/heads/main", "push")
 }
 
@@ -40,7 +45,7 @@ fn over(why: &str) -> Untaken<'_> {
 }
 
 /// A farm with a hook that has a token, and deliveries of these ids.
-async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
+pub async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
     let world = world().await;
     let key = secret();
     let app = hook("app", &key);
@@ -55,7 +60,7 @@ async fn told(ids: &[&str]) -> (World, Vec<Waiting>) {
     (world, waiting)
 }
 
-async fn due(world: &World) -> Vec<ToSend> {
+pub async fn due(world: &World) -> Vec<ToSend> {
     world.store.statuses_to_send(10, &[], &[]).await.unwrap()
 }
 
@@ -184,7 +189,8 @@ async fn what_was_given_up_is_sent_by_another_token_and_goes_with_its_hook() {
     let (store, epoch, of, project) = (&world.store, world.epoch, &waiting[0], default_project());
     let about = push_of('a');
     let red = async || {
-        let why = Whole::Red(".farm.yaml: 2:1: no");
+        let detail = detail("2:1: no");
+        let why = Whole::Red(".farm.yaml: 2:1: no", &detail);
         store.want_statuses(epoch, of, &about, &[], why).await.unwrap()
     };
     assert!(red().await);
@@ -302,19 +308,19 @@ async fn a_commit_is_red_as_a_whole_as_long_as_the_newest_of_any_ref_and_kind_is
     let shown = || world.database.psql("SELECT string_agg(state || ': ' || description, ', ') FROM statuses");
     // What goes well is no word of it, and a delivery that came before it and fails late doesn't paint it red.
     assert!(!say(second, &push, Whole::Fine).await);
-    assert!(!say(first, &push, Whole::Red("late")).await);
+    assert!(!say(first, &push, Whole::Red("late", &detail("late"))).await);
     assert_eq!(shown(), "");
     // A push's broken rules stay red when its commit is proposed: the base's rules are in order, which are others.
-    assert!(say(second, &push, Whole::Red("2:1: no")).await);
+    assert!(say(second, &push, Whole::Red("2:1: no", &detail("2:1: no"))).await);
     assert!(!say(third, &proposal, Whole::Fine).await);
     assert_eq!(shown(), "failure: 2:1: no");
     // Two are wrong, each of which is mended by its own kind.
-    assert!(say(third, &proposal, Whole::Red("the base's")).await);
+    assert!(say(third, &proposal, Whole::Red("the base's", &detail("the base's"))).await);
     assert_eq!(shown(), "failure: the base's");
     assert!(say(third, &proposal, Whole::Fine).await);
     assert_eq!(shown(), "failure: 2:1: no");
     assert!(say(third, &push, Whole::Fine).await);
     assert_eq!(shown(), "success: the rules are read");
-    assert!(!say(second, &push, Whole::Red("late")).await);
+    assert!(!say(second, &push, Whole::Red("late", &detail("late"))).await);
     assert_eq!(shown(), "success: the rules are read");
 }

@@ -150,7 +150,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     } else {
         out.line(&format!("project {} has hook {} now", harmless(&added.project), harmless(&hook.name)));
         if let Some(token) = &token {
-            let given = token::give(&client, &hook.name, token, true).await;
+            let given = token::give(&client, &hook.name, (token, None), true).await;
             if given.is_err() {
                 let name = harmless(&hook.name);
                 Out::stderr().line(&format!(

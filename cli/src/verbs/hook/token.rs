@@ -1,4 +1,4 @@
-//! `farm hook token`: by which a hook's forge is told how builds stand. It is read here, sent over TLS, and never comes back.
+//! `farm hook token`: by which a hook's forge is told how builds stand, or the key of the GitHub App that tells it. It is read here, sent over TLS, and never comes back.
 
 use std::io::{IsTerminal as _, Read};
 
@@ -29,6 +29,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "rm")]
     file: Option<String>,
 
+    /// The GitHub App whose private key it is, by its App id or client id
+    #[arg(long, value_name = "APP_ID", conflicts_with = "rm")]
+    app: Option<String>,
+
+    /// Where the App is installed [default: the farm looks for it by the repository]
+    #[arg(long, value_name = "ID", requires = "app")]
+    installation: Option<u64>,
+
     /// Also make the webhook at the forge, or change the one that is there
     #[arg(long, conflicts_with = "rm")]
     create: bool,
@@ -43,6 +51,7 @@ Examples:
   farm hook token app
   farm hook token app --file token
   printf %s \"$TOKEN\" | farm hook token app --project web
+  farm hook token app --app Iv23liExample --file app.private-key.pem
   farm hook token app --create
   farm hook token app --rm
 
@@ -51,6 +60,9 @@ farm where .farm.yaml is wrong. What it has to be allowed, by forge:
   github          fine-grained: Commit statuses, write; classic: repo:status
   gitlab          a project access token with the role Developer and the scope api
   gitea, forgejo  the scope write:repository, of an account that writes to the repository
+A GitHub App (--app) makes check runs in the place of statuses, which show why a build failed and
+at which line. It needs the permission Checks: write, and has to be installed on the repository; by
+its key the farm is lent tokens for this repository alone, which end after an hour.
 To make the webhook as well (--create) it takes more: Webhooks, write (classic: admin:repo_hook);
 the role Maintainer; an admin of the repository.
 It is tried at the forge before it is kept, and told to nobody again.";
@@ -78,22 +90,44 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<()> {
     }
     // Before anybody types it.
     let address = covered_for_secrets(&setup.address)?;
-    let token = read(&name, args.file.as_deref()).await?;
+    let app = args.app.map(|name| App { name, installation: args.installation.unwrap_or_default() });
+    let token = match app {
+        Some(_) => read_key(&name, args.file.as_deref())?,
+        None => read(&name, args.file.as_deref()).await?,
+    };
     let client = Client::connect(&address).await?;
-    give(&client, &name, &token, args.create).await
+    give(&client, &name, (&token, app), args.create).await
+}
+
+/// A GitHub App, as somebody names it; without a name it is none.
+#[derive(Debug, Default)]
+pub struct App {
+    name: String,
+    /// 0: it is looked for.
+    installation: u64,
 }
 
 /// Gives a hook its token, and has its webhook made by that.
 ///
 /// # Errors
 /// The farm or the forge refuses it, or the farm can't be asked.
-pub(crate) async fn give(client: &Client, name: &str, token: &str, create: bool) -> Result<()> {
-    let request = SetHookTokenRequest { name: name.to_owned(), token: token.to_owned() };
+pub(crate) async fn give(
+    client: &Client,
+    name: &str,
+    (token, app): (&str, Option<App>),
+    create: bool,
+) -> Result<()> {
+    let App { name: app, installation } = app.unwrap_or_default();
+    let request = SetHookTokenRequest { name: name.to_owned(), token: token.to_owned(), app, installation };
     let set =
         client.hooks().set_hook_token(request).await.map_err(|status| client.error(&status))?.into_inner();
     let hook = set.hook.unwrap_or_default();
+    let what = match hook.token.as_ref().map_or(0, |token| token.app) {
+        0 => "has a token now".to_owned(),
+        app => format!("is GitHub App {app} now"),
+    };
     Out::stdout().line(&format!(
-        "hook {} of project {} has a token now; {} shows at its commits how builds stand",
+        "hook {} of project {} {what}; {} shows at its commits how builds stand",
         harmless(&hook.name),
         harmless(&set.project),
         harmless(&hook.host)
@@ -146,6 +180,30 @@ pub(crate) async fn read(hook: &str, file: Option<&str>) -> Result<Zeroizing<Str
         .into());
     }
     Ok(Zeroizing::new(token.to_owned()))
+}
+
+/// An App's private key, which has several lines, so nobody types it.
+fn read_key(hook: &str, file: Option<&str>) -> Result<Zeroizing<String>> {
+    let text = match file {
+        Some(path) if path != "-" => {
+            let unread = |why: std::io::Error| {
+                Invalid::new("--file", path, format!("it can't be read ({})", io_in_short(&why)))
+            };
+            bounded(std::fs::File::open(path).map_err(unread)?).map_err(unread)?
+        }
+        None if std::io::stdin().is_terminal() => {
+            return Err(Error::Usage(format!(
+                "an App's private key has several lines: name its file, farm hook token {hook} --app APP_ID --file FILE, or give it on standard input"
+            )));
+        }
+        _ => bounded(std::io::stdin().lock())
+            .map_err(|why| Error::Usage(format!("standard input can't be read ({})", io_in_short(&why))))?,
+    };
+    if text.trim().is_empty() {
+        let cure = "it is empty; give the file that GitHub made for the App";
+        return Err(Invalid::new("private key", format!("for hook {hook}"), cure).into());
+    }
+    Ok(text)
 }
 
 /// All of it, or more than a token may have.

@@ -4,7 +4,7 @@ use farm_rules::EventKind;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{About, Comment, Expected, PullRequestState, Source, about};
+use crate::{About, Again, AgainCheck, Comment, Expected, PullRequestState, Source, about};
 
 /// A repository in GitHub's form.
 fn repository(id: u64) -> Value {
@@ -220,6 +220,35 @@ fn releases_comments_and_all_else_of_hubs() {
     let ping =
         read(Provider::Github, "ping", &json!({"zen": "…", "hook_id": 1, "sender": sender()})).unwrap();
     assert_eq!(ping.outcome, Outcome::Ping);
+}
+
+#[test]
+fn who_wants_a_check_of_github_s_begun_anew_is_heard_and_of_no_other_forge() {
+    let said = |event: &str, action: &str| {
+        let app = json!({"id": 7, "slug": "farm"});
+        let suite = json!({"id": 4, "head_sha": A, "head_branch": "main", "app": app.clone()});
+        let run = json!({"id": 3, "name": "farm/app", "head_sha": A, "external_id": "farm 1", "check_suite": suite.clone(), "app": app});
+        let mut body = json!({"action": action, "repository": repository(42), "sender": sender()});
+        body[event] = if event == "check_run" { run } else { suite };
+        body
+    };
+    let of = |provider, event: &str, body: &Value| read(provider, event, body).unwrap().outcome;
+    let again = |check| Outcome::Again(Again { app: "7".to_owned(), commit: A.parse().unwrap(), check });
+    let check = AgainCheck { name: "farm/app".to_owned(), external_id: "farm 1".to_owned() };
+    let github = Provider::Github;
+    assert_eq!(of(github, "check_run", &said("check_run", "rerequested")), again(Some(check)));
+    assert_eq!(of(github, "check_suite", &said("check_suite", "rerequested")), again(None));
+    for event in ["check_run", "check_suite"] {
+        for action in ["created", "completed", "requested", "requested_action"] {
+            let ignored = Outcome::Ignored(format!("nothing follows from {event} {action}"));
+            assert_eq!(of(github, event, &said(event, action)), ignored);
+        }
+        let mut nobodys = said(event, "rerequested");
+        nobodys[event]["app"] = Value::Null;
+        assert!(matches!(of(github, event, &nobodys), Outcome::Ignored(_)));
+        assert!(matches!(of(Provider::Gitea, event, &said(event, "rerequested")), Outcome::Ignored(_)));
+    }
+    assert!(read(github, "check_run", &json!({"action": 1, "repository": repository(42)})).is_err());
 }
 
 fn project(id: u64) -> Value {

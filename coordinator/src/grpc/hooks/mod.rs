@@ -365,10 +365,14 @@ impl HookService for Hooks {
         request: Request<v1::SetHookTokenRequest>,
     ) -> Result<Response<v1::SetHookTokenResponse>, Status> {
         let member = people::member(&request)?;
-        let v1::SetHookTokenRequest { name, token } = request.into_inner();
+        let v1::SetHookTokenRequest { name, token, app, installation } = request.into_inner();
         let token = SecretString::from(token);
+        let installation = Some(installation).filter(|id| *id > 0).map(i64::try_from).transpose();
+        let installation = installation
+            .map_err(|_| Status::invalid_argument("installation: GitHub has no number as large as that"))?;
+        let app = Some(app).filter(|app| !app.is_empty()).map(|name| token::Asked { name, installation });
         let hook = self.hook(&member, &name).await?;
-        Box::pin(token::set(&self.shared, &member, &hook, token))
+        Box::pin(token::set(&self.shared, &member, &hook, (token, app)))
             .await
             .map_err(|why| why.status(&name, |error| refused(&member, &name, error)))?;
         let (hook, project) = (self.shown(&member, &name).await?, member.project_name.to_string());

@@ -1,17 +1,18 @@
-//! A hook's token at its forge: tried there, kept sealed, and told to nobody again; and the webhook that is made there by it.
+//! A hook's token at its forge, or its App's key: tried there, kept sealed, and told to nobody again; and the webhook that is made there by it.
 
 use farm_hooks::Provider;
 use farm_proto::v1;
 use farm_store::StoreError;
 use farm_store::hooks::registered::Hook;
-use farm_store::hooks::tokens::{KnownToken, SealedToken};
+use farm_store::hooks::tokens::{KnownApp, KnownToken, SealedToken};
 use farm_types::Invalid;
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::forge::ask::Webhook;
-use crate::forge::{Named, Repository, Unsaid};
+use crate::forge::github::app;
+use crate::forge::{Access, Kind, Named, Repository, Unsaid};
 use crate::grpc::builds::mounts::covered;
 use crate::grpc::status;
 use crate::hooks::receive::opened;
@@ -56,12 +57,19 @@ impl Unkept {
     }
 }
 
-/// Keeps a token, if it will do at the hook's forge.
+/// An App, as somebody names it: by its App id or client id, and where it is installed, if that is said.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub name: String,
+    pub installation: Option<i64>,
+}
+
+/// Keeps a token, or an App's private key, if it will do at the hook's forge.
 pub(super) async fn set(
     shared: &Shared,
     member: &Member,
     hook: &Hook,
-    token: SecretString,
+    (token, app): (SecretString, Option<Asked>),
 ) -> Result<(), Unkept> {
     if !covered(shared, member.caller.is_encrypted) {
         return Err(Unkept::Bare);
@@ -69,7 +77,8 @@ pub(super) async fn set(
     let invalid =
         |why: String| Unkept::Invalid(Invalid::new("token", format!("for hook {}", hook.name), why));
     let text = token.expose_secret();
-    if text.is_empty() || text.len() > LONGEST || !text.chars().all(|c| c.is_ascii_graphic()) {
+    let is_word = text.chars().all(|c| c.is_ascii_graphic());
+    if text.is_empty() || text.len() > LONGEST || !is_word && app.is_none() {
         return Err(invalid(format!(
             "a token is one word of at most {LONGEST} bytes, as the forge shows it once"
         )));
@@ -83,16 +92,34 @@ pub(super) async fn set(
         full_name: &hook.full_name,
         id: hook.repository_id.as_deref(),
     };
-    let Some(repository) = Repository::of(named, token.clone()) else {
+    let Some((kind, at)) = named.at() else {
         return Err(invalid(format!("the farm knows no API of {provider}, so there is nothing to tell")));
     };
-    shared.forges.check(&repository).await.map_err(|why| match why {
+    let said = |why| match why {
         Unsaid::Away(why) => Unkept::Unsaid(why),
         unfit @ Unsaid::Unfit(_) => invalid(unfit.to_string()),
-    })?;
+    };
+    let access = match &app {
+        None => Access::Token(token.clone()),
+        Some(_) if kind != Kind::Github => {
+            return Err(invalid(format!("{provider} has no Apps; give a token, without --app")));
+        }
+        Some(Asked { name, installation }) => {
+            app::name(name).map_err(|why| Unkept::Invalid(Invalid::new("App", name, why)))?;
+            let key = app::Key::parse(text).map_err(|why| invalid(why.to_owned()))?;
+            Access::App(shared.forges.installed(&at, (name, key), *installation).await.map_err(said)?)
+        }
+    };
+    let app = match &access {
+        Access::Token(_) => None,
+        Access::App(app) => {
+            Some(KnownApp { name: app.name.clone(), id: app.id, installation: app.installation })
+        }
+    };
+    shared.forges.check(&Repository { kind, at, access }).await.map_err(said)?;
     let version = Uuid::new_v4();
     let (key, sealed) = shared.keyring.new_data_key(Owner::Token(member.project, hook.id, version));
-    let new = SealedToken { version, key: sealed, bytes: key.seal_one(text.as_bytes()) };
+    let new = SealedToken { version, key: sealed, bytes: key.seal_one(text.as_bytes()), app };
     let kept =
         shared.store.set_hook_token(&member.caller.by(), member.project, &hook.name, hook.id, &new).await;
     kept.map_err(Unkept::Store)?;
@@ -143,6 +170,7 @@ pub(super) async fn install(shared: &Shared, member: &Member, hook: &Hook) -> Re
 pub(super) fn present(token: KnownToken) -> v1::HookToken {
     let (trouble, trouble_ms) =
         token.trouble.map_or_else(Default::default, |(why, at)| (why, at.timestamp_millis()));
+    let (app, installation) = token.app.map(|app| (app.id, app.installation)).unwrap_or_default();
     v1::HookToken {
         created_by: token.created_by,
         created_ms: token.created_at.timestamp_millis(),
@@ -151,5 +179,8 @@ pub(super) fn present(token: KnownToken) -> v1::HookToken {
         trouble_ms,
         waiting: u32::try_from(token.waiting).unwrap_or(0),
         given_up: u32::try_from(token.given_up).unwrap_or(0),
+        // GitHub numbers them from 1 on.
+        app: u64::try_from(app).unwrap_or(0),
+        installation: u64::try_from(installation).unwrap_or(0),
     }
 }

@@ -1,6 +1,7 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), what a fetch brings (`source`), events, outputs
+//! What workers call: the control stream (`control`), the source (`fetch`), what a fetch brings (`source`) and an App lends it (`clones`), events, outputs
 //! (`receive`), tokens of registries, secrets, and ssh agents.
 
+mod clones;
 mod control;
 mod fetch;
 mod receive;

@@ -1,12 +1,12 @@
-//! What a fetch brings, by the lease of its attempt: into its own project, and while the lease lives.
+//! What a fetch brings, and what it is lent for that, by the lease of its attempt: into its own project, and while the lease lives.
 
 use farm_proto::v1;
 use farm_store::people::git_logins::{GitLoginKind, SealedGitLogin};
 use farm_store::work::attempts::Lease;
-use farm_types::{GitPlace, GitUrl, JoinId, ProjectId};
+use farm_types::{AttemptId, GitPlace, GitUrl, JoinId, ProjectId};
 use tonic::{Status, Streaming};
 
-use super::{lease, may_borrow};
+use super::{clones, lease, may_borrow};
 use crate::grpc::builds::mounts::covered;
 use crate::grpc::status;
 use crate::grpc::uploads::Uploads;
@@ -15,6 +15,7 @@ use crate::shared::Shared;
 
 /// A fetch whose attempt holds its lease.
 pub struct Fetch {
+    attempt: AttemptId,
     project: ProjectId,
     /// `None`: it is an archive.
     repository: Option<GitUrl>,
@@ -32,13 +33,19 @@ impl Fetch {
         match leased.spec.purpose.fetch() {
             Some(fetch) => {
                 let repository = fetch.source.git().map(|source| source.repository.clone());
-                Ok(Self { project: leased.project, by: fetch.source.to_string(), repository })
+                Ok(Self {
+                    attempt: lease.attempt,
+                    project: leased.project,
+                    by: fetch.source.to_string(),
+                    repository,
+                })
             }
             None => Err(Status::failed_precondition("the attempt fetches no source, so it brings none")),
         }
     }
 
-    /// The project's login for its repository, of the kind that the address takes.
+    /// The project's login for its repository, of the kind that the address takes; where it has none, what the App of the hook is lent that
+    /// has begun the fetch.
     ///
     /// # Errors
     /// Others could read it on the way, or it can't be opened.
@@ -54,7 +61,8 @@ impl Fetch {
         let logins = logins.map_err(status::store)?;
         let places = logins.iter().map(|login| &login.id.place);
         let Some(place) = GitPlace::closest(places, repository) else {
-            return Ok(v1::LendGitLoginResponse::default());
+            return Box::pin(clones::lent(shared, (self.project, self.attempt), repository, is_encrypted))
+                .await;
         };
         let Some(login) = logins.iter().find(|login| login.id.place == *place) else {
             return Ok(v1::LendGitLoginResponse::default());

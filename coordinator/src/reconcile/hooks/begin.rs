@@ -56,6 +56,9 @@ pub(super) async fn begin(
         Outcome::Comment(comment) => {
             return stood(Box::pin(forks::commented(shared, asking, delivered, comment)).await);
         }
+        Outcome::Again(again) => {
+            return stood(Box::pin(super::again::again(shared, delivered, again)).await);
+        }
         Outcome::Images(images) => return Box::pin(moved(shared, epoch, of, images)).await,
         Outcome::Ping => return Ok(Begun::Ignored("a ping".to_owned())),
         Outcome::Ignored(why) => return Ok(Begun::Ignored(why.clone())),
@@ -146,7 +149,10 @@ async fn follow(
     let text = text?;
     let name = text.name.clone();
     let facts = Facts { now: of.received_at, tags: fetched.tags };
-    let (rules, mut plan) = plan(text, event.clone(), facts).await?;
+    let (rules, mut plan) = match plan(text, event.clone(), facts).await? {
+        Ok(planned) => planned,
+        Err(problems) => return Err(wrong(told, &name, &problems).into()),
+    };
     if let Some(place) = of_default {
         shared.loops.plan_hook(epoch, of, place, &planned(&rules, of.asked_at)).await?;
     }
@@ -154,7 +160,7 @@ async fn follow(
         plan.publish_nothing();
     }
     if let Some(problems) = plan.refused(&under_way.allowed().await?) {
-        return Err(Begun::Failed(format!("{name}: {problems}")).into());
+        return Err(wrong(told, &name, &problems).into());
     }
     told.is_planned = true;
     let untimely = strike(&mut plan, &rules, &event, delivered.line);
@@ -445,19 +451,27 @@ fn image_source(of: &Waiting, wanted: &Wanted, event: &Event) -> Step<(GitSource
     Ok((source, take))
 }
 
+/// What is wrong with rules is told where they are.
+fn wrong(told: &mut Told, name: &str, problems: &Problems) -> Begun {
+    if name == FILE_NAME {
+        told.wrong(problems);
+    }
+    Begun::Failed(format!("{name}: {problems}"))
+}
+
 /// What rules make of an event. Of long ones that takes a while.
-async fn plan(Text { name, text }: Text, event: Event, facts: Facts) -> Step<(Rules, Plan)> {
+async fn plan(
+    Text { name, text }: Text,
+    event: Event,
+    facts: Facts,
+) -> Step<Result<(Rules, Plan), Problems>> {
     let planning = tokio::task::spawn_blocking(move || {
         let rules = Rules::parse(&text)?;
         let plan = rules.plan(&event, &facts);
         Ok((rules, plan))
     });
     match planning.await {
-        Ok(Ok(planned)) => Ok(planned),
-        Ok(Err(problems)) => {
-            let problems: Problems = problems;
-            Err(Begun::Failed(format!("{name}: {problems}")).into())
-        }
+        Ok(planned) => Ok(planned),
         Err(error) => Err(Begun::Later(format!("{name} could not be read: {error}")).into()),
     }
 }

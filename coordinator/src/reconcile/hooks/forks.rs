@@ -99,7 +99,7 @@ pub(super) async fn approval(
             let what = format!("waits for approval: farm approve {}", fetch.short_id);
             let images: Vec<String> = plan.builds().map(|(image, _)| image.name.clone()).collect();
             for image in &images {
-                told.unbuilt(image, &Begun::Goes(what.clone()));
+                told.held(image, &what, &fetch.short_id);
             }
             Err(Begun::Held(Box::new(Held { proposal: fork.clone(), images, what })).into())
         }

@@ -2,8 +2,10 @@
 //! it again, so what is begun has to stand being begun twice ([`begin`]). What the forge is told of it: [`told`], [`statuses`]. What the farm
 //! delivers to itself: [`own`], [`looks`].
 
+mod again;
 mod asking;
 mod begin;
+mod checks;
 mod forks;
 pub mod looks;
 mod names;

@@ -65,7 +65,8 @@ impl Names {
             host: &look.host,
             api: look.api_url.as_deref(),
             full_name: &look.full_name,
-            id: None,
+            // An App is lent a token for this repository only; whoever has the name is asked for by that alone.
+            id: look.repository_id.as_deref(),
         };
         let at = match repository(shared, (look.project, look.hook), name, &token) {
             Ok(at) => at,

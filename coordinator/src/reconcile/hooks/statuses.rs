@@ -10,19 +10,21 @@ use std::time::Duration;
 use chrono::Utc;
 use farm_hooks::Provider;
 use farm_store::StoreError;
-use farm_store::hooks::statuses::{Counts, Ended, StatusState, ToSend, Untaken};
+use farm_store::hooks::sending::{Counts, ToSend, Untaken};
+use farm_store::hooks::statuses::{Ended, StatusState};
 use farm_store::machines::leader::Epoch;
 use farm_types::state::BuildState;
 use farm_types::{Digest, HookId, Waits};
-use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::checks;
 use super::told::line;
 use crate::forge::ask::{Look, Shown};
+use crate::forge::checking::Checked;
 use crate::forge::judge::Verdict;
 use crate::forge::{Named, Repository};
 use crate::hooks::token::{Unusable, repository};
@@ -190,13 +192,16 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
             return Ok(true);
         }
     };
-    let token = Limits::token(&at);
+    let token = at.counted_by();
     if let Some(wait) = limits.wait(token, Instant::now()) {
         later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         return Ok(true);
     }
     if !shared.loops.claim_status(epoch, one).await? {
         return Ok(true);
+    }
+    if one.token.app.is_some() {
+        return Box::pin(send_check(shared, epoch, limits, (one, &at))).await;
     }
     let shown = Shown {
         commit: one.commit.clone(),
@@ -210,15 +215,55 @@ async fn send(shared: &Shared, epoch: Epoch, limits: &Limits, one: &ToSend) -> R
     };
     let show = shared.forges.show(&at, &shown, Utc::now().timestamp(), limits.strikes(token));
     let (verdict, pipeline) = Box::pin(show).await;
+    if verdict == Verdict::Done {
+        limits.clear(token);
+        shared.loops.status_sent(epoch, one, pipeline.as_deref()).await?;
+        told(one);
+        return Ok(true);
+    }
+    untaken(shared, epoch, limits, (one, token), verdict).await
+}
+
+fn told(one: &ToSend) {
     let hook = format!("{}/{}", one.project_name, one.hook_name);
-    match verdict {
-        Verdict::Done => {
+    tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
+}
+
+/// Sends one by a check run. False: the forge can't be asked now.
+async fn send_check(
+    shared: &Shared,
+    epoch: Epoch,
+    limits: &Limits,
+    (one, at): (&ToSend, &Repository),
+) -> Result<bool, StoreError> {
+    let (token, strikes) = (at.counted_by(), limits.strikes(at.counted_by()));
+    match checks::show(shared, (at, one), strikes).await? {
+        Checked::Shown(id) => {
             limits.clear(token);
-            shared.loops.status_sent(epoch, one, pipeline.as_deref()).await?;
-            tracing::info!(hook, commit = one.commit, context = one.context, state = %one.state, "told the forge");
+            shared.loops.check_sent(epoch, one, id, checks::is_over(one)).await?;
+            told(one);
+            Ok(true)
         }
+        // The next pass makes it: both would take longer than a claim counts.
+        Checked::Over => shared.loops.begin_check_anew(epoch, one).await.map(|()| true),
+        Checked::Not(verdict) => untaken(shared, epoch, limits, (one, token), verdict).await,
+    }
+}
+
+/// What follows where the forge hasn't taken one. False: it can't be asked now.
+async fn untaken(
+    shared: &Shared,
+    epoch: Epoch,
+    limits: &Limits,
+    (one, token): (&ToSend, Digest),
+    verdict: Verdict,
+) -> Result<bool, StoreError> {
+    let over = |why| Untaken { why, may_come: false };
+    match verdict {
+        Verdict::Done => {}
         Verdict::Wait(wait) => {
             limits.strike(token, Instant::now() + wait);
+            let hook = format!("{}/{}", one.project_name, one.hook_name);
             tracing::info!(hook, wait = wait.as_secs(), "the forge was asked too much");
             later(shared, epoch, one, over(&too_much(wait)), wait, Counts::Nothing).await?;
         }
@@ -299,10 +344,6 @@ struct Limit {
 }
 
 impl Limits {
-    fn token(at: &Repository) -> Digest {
-        Digest::of(format!("{}\n{}", at.at.api, at.token.expose_secret()).as_bytes())
-    }
-
     fn with<T>(&self, f: impl FnOnce(&mut HashMap<Digest, Limit>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -333,97 +374,5 @@ impl Limits {
 }
 
 #[cfg(test)]
-mod tests {
-    use chrono::DateTime;
-    use farm_store::builds::mounts::SealedKey;
-    use farm_store::hooks::tokens::SealedToken;
-    use farm_types::{Cause, Failure, FailureCode, HookId, ProjectId};
-
-    use super::*;
-    use crate::reconcile::busy::MOST_AT_ONCE;
-
-    #[test]
-    fn the_end_of_a_build_is_shown_in_one_line() {
-        let at = |seconds| DateTime::<Utc>::from_timestamp(seconds, 0).unwrap();
-        let mut of = Ended {
-            project: ProjectId::generate(),
-            hook: HookId::generate(),
-            commit: "a".repeat(40),
-            context: "farm/app".to_owned(),
-            version: 1,
-            state: Some(BuildState::Succeeded),
-            failure: None,
-            took: Some((at(0), at(72))),
-        };
-        assert_eq!(end(&of), (StatusState::Success, "built in 1 m 12 s".to_owned()));
-        of.state = Some(BuildState::Failed);
-        of.failure = Some(Failure::new(Cause::User, FailureCode::GitRefMissing, "exit code 100\nmore"));
-        assert_eq!(end(&of), (StatusState::Failure, "exit code 100 (and 1 more)".to_owned()));
-        for state in [Some(BuildState::Cancelled), None] {
-            of.state = state;
-            assert_eq!(end(&of).0, StatusState::Cancelled);
-        }
-    }
-
-    #[test]
-    fn what_hangs_at_one_hook_holds_up_no_other_and_a_place_is_asked_a_few_things_at_once() {
-        let one = |hook: HookId, host: &str| ToSend {
-            project: ProjectId::generate(),
-            project_name: "web".to_owned(),
-            hook,
-            hook_name: "app".to_owned(),
-            provider: "github".to_owned(),
-            host: host.to_owned(),
-            api_url: None,
-            full_name: "acme/app".to_owned(),
-            repository_id: None,
-            token: SealedToken {
-                version: uuid::Uuid::nil(),
-                key: SealedKey { by: String::new(), bytes: Vec::new() },
-                bytes: Vec::new(),
-            },
-            commit: "a".repeat(40),
-            context: "farm".to_owned(),
-            state: StatusState::Failure,
-            description: String::new(),
-            build: None,
-            version: 1,
-            branch: None,
-            pipeline: None,
-            attempts: 0,
-            unknowns: 0,
-            age: Duration::ZERO,
-        };
-        let mut busy = Busy::default();
-        let [first, second] = [(); 2].map(|()| HookId::generate());
-        let begun = busy.begin(vec![one(first, "a"), one(second, "a"), one(first, "a")]);
-        let counts: Vec<_> = begun.iter().map(|(hook, due)| (*hook, due.len())).collect();
-        assert_eq!(counts, [(first, 2), (second, 1)]);
-        assert!(busy.begin(vec![one(first, "a")]).is_empty() && busy.full().is_empty());
-        let more: Vec<_> = (0..MOST_AT_ONCE).map(|_| one(HookId::generate(), "a")).collect();
-        assert_eq!(busy.begin(more).len(), MOST_AT_ONCE - 2);
-        assert!(busy.full().contains(&"a".to_owned()) && busy.senders().len() == MOST_AT_ONCE);
-        assert_eq!(busy.begin(vec![one(HookId::generate(), "a"), one(HookId::generate(), "b")]).len(), 1);
-        busy.end(first);
-        assert!(busy.full().is_empty());
-    }
-
-    #[test]
-    fn a_token_that_has_asked_too_much_waits_and_no_other_one() {
-        let (limits, now) = (Limits::default(), Instant::now());
-        let [one, other] = [b"one", b"two"].map(|text| Digest::of(text));
-        let after = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!((limits.wait(one, now), limits.strikes(one)), (None, 0));
-        limits.strike(one, after(60));
-        limits.strike(one, after(120));
-        assert_eq!((limits.wait(one, now), limits.strikes(one)), (Some(Duration::from_secs(120)), 2));
-        assert_eq!(limits.wait(other, now), None);
-        assert_eq!(
-            (limits.wait(one, after(120)), limits.strikes(one)),
-            (None, 2),
-            "until the forge has taken something"
-        );
-        limits.clear(one);
-        assert_eq!(limits.strikes(one), 0);
-    }
-}
+#[path = "statuses_tests.rs"]
+mod tests;

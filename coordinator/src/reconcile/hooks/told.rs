@@ -1,10 +1,10 @@
 //! What a delivery, while it is processed, has its forge show at its commit: `farm/IMAGE` of each image that its rules want, or `farm` where
 //! it comes to none. How builds end is told by [`super::statuses`].
 
-use farm_rules::{Event, EventKind};
+use farm_rules::{Event, EventKind, Problems};
 use farm_store::StoreError;
 use farm_store::hooks::deliveries::{DeliveryState, End, Waiting};
-use farm_store::hooks::statuses::{About, StatusState, WHOLE, Wanted, Whole};
+use farm_store::hooks::statuses::{About, Detail, StatusState, WHOLE, Wanted, Whole};
 use farm_store::machines::leader::Epoch;
 use farm_types::{BuildId, Commit, ShortId};
 
@@ -13,6 +13,10 @@ use crate::shared::Shared;
 
 /// The longest description, characters: GitHub takes no longer one.
 const LONGEST: usize = 140;
+
+/// The longest detail, bytes, and so many places in the rules it has at most.
+const LONGEST_DETAIL: usize = 60_000;
+const MOST_PLACES: usize = 50;
 
 /// What a pass has found of a delivery.
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ pub(super) struct Told {
     /// A fork's pull request.
     fork: Option<u64>,
     images: Vec<Wanted>,
+    /// What is wrong on which lines of the commit's own rules.
+    places: Vec<(u32, String)>,
 }
 
 impl Told {
@@ -46,7 +52,22 @@ impl Told {
 
     /// An image has a build.
     pub(super) fn built(&mut self, image: &str, build: (BuildId, ShortId)) {
-        self.image(image, StatusState::Pending, "it is being built", Some(build));
+        self.image(image, (StatusState::Pending, "it is being built"), Some(build), None);
+    }
+
+    /// An image waits for somebody who approves it, by this build.
+    pub(super) fn held(&mut self, image: &str, what: &str, by: &ShortId) {
+        self.image(image, (StatusState::Pending, what), None, Some(by.clone()));
+    }
+
+    /// The rules of the commit itself are wrong. What is proposed has those of its base, whose lines may be others.
+    pub(super) fn wrong(&mut self, problems: &Problems) {
+        if self.about.as_ref().is_some_and(|about| about.kind != "pull_request") {
+            let place = |problem: &farm_rules::Problem| {
+                Some((u32::try_from(problem.at.line).ok()?, problem.what.to_string()))
+            };
+            self.places = problems.iter().filter_map(place).take(MOST_PLACES).collect();
+        }
     }
 
     /// An image has none.
@@ -57,32 +78,43 @@ impl Told {
             Begun::Failed(why) => (StatusState::Failure, why),
             Begun::Done { .. } | Begun::Later(_) | Begun::Anew(_) | Begun::Held(_) => return,
         };
-        self.image(image, state, why, None);
+        self.image(image, (state, why), None, None);
     }
 
-    fn image(&mut self, image: &str, state: StatusState, why: &str, build: Option<(BuildId, ShortId)>) {
+    fn image(
+        &mut self,
+        image: &str,
+        (state, why): (StatusState, &str),
+        build: Option<(BuildId, ShortId)>,
+        held: Option<ShortId>,
+    ) {
         // Whoever likes to proposes a commit that others have made: what is said of that stands beside what these are told.
         let context = match self.fork {
             Some(number) => format!("{WHOLE}/{image} (pull request {number})"),
             None => format!("{WHOLE}/{image}"),
         };
-        self.images.push(Wanted { context, state, description: line(why), build });
+        self.images.push(Wanted { context, state, description: line(why), build, held });
     }
 
     /// What the commit is to be shown as a whole: of a fork's nothing, as that is what stands at others' commits as well.
-    fn whole<'a>(&self, red: Option<&'a str>) -> Whole<'a> {
+    fn whole<'a>(&self, red: Option<&'a (String, Detail)>) -> Whole<'a> {
         match red {
             _ if self.fork.is_some() => Whole::Open,
-            Some(why) => Whole::Red(why),
+            Some((why, detail)) => Whole::Red(why, detail),
             None if self.is_planned => Whole::Fine,
             None => Whole::Open,
         }
     }
 
-    /// Why it comes to nothing as a whole, in one line. What fails is red in one place at least.
-    fn red(&self, end: Option<&End>) -> Option<String> {
+    /// Why it comes to nothing as a whole, in one line and in all. What fails is red in one place at least.
+    fn red(&self, end: Option<&End>) -> Option<(String, Detail)> {
         let is_red = self.images.iter().any(|one| one.state == StatusState::Failure);
-        end.filter(|end| end.state == DeliveryState::Failed && !is_red).map(|end| line(&end.reason))
+        end.filter(|end| end.state == DeliveryState::Failed && !is_red).map(|end| {
+            let mut text = end.reason.clone();
+            let most = (0..=LONGEST_DETAIL).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(most);
+            (line(&end.reason), Detail { text, places: self.places.clone() })
+        })
     }
 }
 
@@ -101,7 +133,7 @@ pub(super) async fn tell(
         return Ok(());
     }
     let (red, mut is_new) = (told.red(end), false);
-    let whole = told.whole(red.as_deref());
+    let whole = told.whole(red.as_ref());
     let about = match (&told.about, &red) {
         // A late one says nothing of what another delivery has built already.
         (Some(about), Some(_)) if !told.is_planned && matches!(about.kind, "push" | "tag") => {
@@ -161,8 +193,9 @@ mod tests {
     #[test]
     fn what_a_fork_proposes_is_shown_beside_what_its_commit_is_to_others() {
         let commit: Commit = "a".repeat(40).parse().unwrap();
+        let no = ("no".to_owned(), Detail { text: "no".to_owned(), places: Vec::new() });
         for (fork, context, whole) in
-            [(true, "farm/app (pull request 7)", Whole::Open), (false, "farm/app", Whole::Red("no"))]
+            [(true, "farm/app (pull request 7)", Whole::Open), (false, "farm/app", Whole::Red("no", &no.1))]
         {
             let kind =
                 EventKind::PullRequest { number: 7, base: "main".to_owned(), head: "mend".to_owned(), fork };
@@ -178,7 +211,7 @@ mod tests {
             told.at(&event, commit.clone());
             told.unbuilt("app", &Begun::Goes("waits".to_owned()));
             assert_eq!(told.images[0].context, context);
-            assert_eq!(told.whole(Some("no")), whole);
+            assert_eq!(told.whole(Some(&no)), whole);
             assert_eq!(told.whole(None), Whole::Open);
         }
     }
@@ -188,7 +221,7 @@ mod tests {
         let mut told = Told::default();
         assert_eq!(told.red(Some(&end(DeliveryState::Ignored, "no file"))), None);
         let failed = end(DeliveryState::Failed, ".farm.yaml: 2:1: no");
-        assert_eq!(told.red(Some(&failed)).as_deref(), Some(".farm.yaml: 2:1: no"));
+        assert_eq!(told.red(Some(&failed)).map(|(why, _)| why).as_deref(), Some(".farm.yaml: 2:1: no"));
         told.unbuilt("app", &Begun::Failed("no Dockerfile".to_owned()));
         told.unbuilt("web", &Begun::Goes("waits for app".to_owned()));
         told.unbuilt("old", &Begun::Ignored("it has moved on".to_owned()));

@@ -5,28 +5,22 @@
 //! ([`Store::settle_status`]). Of two deliveries about one commit the later one counts; how it stands as a whole (`farm`) is kept for each ref and
 //! kind of event, and is red as long as one of them is.
 //!
-//! One coordinator sends, the one that leads: it claims a row, asks the forge, and writes down what became of it. While a claim counts
-//! nobody else sends about that row, so a request of one that was cut off, or that nobody has answered, never comes
-//! after a newer one.
+//! Who sends them: [`super::sending`].
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_types::state::BuildState;
 use farm_types::{BuildId, Commit, Failure, HookId, Invalid, ProjectId, RefName, ShortId};
 
-use super::deliveries::Waiting;
-use super::tokens::SealedToken;
-use crate::builds::mounts::SealedKey;
-use crate::machines::leader::Epoch;
-use crate::proof::LeaderTx;
-use crate::{Result, Store, StoreError, Tx, from_json, state};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A claim counts for so long: longer than a request may take.
-pub const CLAIM: Duration = Duration::from_secs(60);
+use super::deliveries::Waiting;
+use crate::machines::leader::Epoch;
+use crate::proof::LeaderTx;
+use crate::{Result, Store, Tx, from_json, state, to_json};
 
 /// How something stands, as forges show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +76,18 @@ pub struct Wanted {
     pub description: String,
     /// What it is about.
     pub build: Option<(BuildId, ShortId)>,
+    /// It waits for somebody who approves it, which is done by this build.
+    pub held: Option<ShortId>,
+}
+
+/// More of why something is red than fits into a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// All of it.
+    pub text: String,
+    /// What is wrong on which lines of the repository's rules.
+    #[serde(default)]
+    pub places: Vec<(u32, String)>,
 }
 
 /// What a delivery is about.
@@ -104,28 +110,8 @@ pub enum Whole<'a> {
     Open,
     /// Its rules are in order.
     Fine,
-    /// Nothing comes of it, and why.
-    Red(&'a str),
-}
-
-/// Why a forge hasn't taken something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Untaken<'a> {
-    /// In words.
-    pub why: &'a str,
-    /// Nobody has said that it is over: the request may still be under way, so the claim stays until it ends.
-    pub may_come: bool,
-}
-
-/// What a try in vain counts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
-    /// The forge wasn't asked, or may be asked later only.
-    Nothing,
-    /// It can't now.
-    Away,
-    /// It doesn't know what it is about.
-    Unknown,
+    /// Nothing comes of it: why, in a line, and all that there is to say.
+    Red(&'a str, &'a Detail),
 }
 
 /// What is pending and whose build has ended.
@@ -149,60 +135,6 @@ pub struct Ended {
     pub took: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
-/// A status that is to be sent, and by what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToSend {
-    /// Whose hook.
-    pub project: ProjectId,
-    /// Its name.
-    pub project_name: String,
-    /// Which hook.
-    pub hook: HookId,
-    /// What people call it.
-    pub hook_name: String,
-    /// Who has the repository.
-    pub provider: String,
-    /// `HOST[:PORT]`.
-    pub host: String,
-    /// Where its API is; `None`: where the provider has it.
-    pub api_url: Option<String>,
-    /// `OWNER/REPO` there.
-    pub full_name: String,
-    /// By which its forge knows it.
-    pub repository_id: Option<String>,
-    /// The hook's token.
-    pub token: SealedToken,
-    /// At which commit.
-    pub commit: String,
-    /// In which context.
-    pub context: String,
-    /// How it is to be shown.
-    pub state: StatusState,
-    /// Why.
-    pub description: String,
-    /// The short id of the build that it is about.
-    pub build: Option<String>,
-    /// The one that is to be sent.
-    pub version: i64,
-    /// The branch or tag whose commit it is.
-    pub branch: Option<String>,
-    /// What the forge has put others of this commit and branch in.
-    pub pipeline: Option<String>,
-    /// How often it was tried while the forge couldn't.
-    pub attempts: i32,
-    /// How often the forge didn't know what it is about.
-    pub unknowns: i32,
-    /// For how long it is wanted.
-    pub age: Duration,
-}
-
-impl ToSend {
-    /// Those that are asked at one place come one after the other.
-    pub fn place(&self) -> &str {
-        self.api_url.as_deref().unwrap_or(&self.host)
-    }
-}
-
 impl Store {
     /// Says how the contexts of a commit are to be shown, as long as a delivery waits and no later one has said something of them. What a
     /// build, or its retry, has ended as is left alone. True: something has changed.
@@ -224,8 +156,8 @@ impl Store {
         }
         let trouble = match whole {
             Whole::Open => None,
-            Whole::Fine => Some(""),
-            Whole::Red(why) => Some(why),
+            Whole::Fine => Some(("", None)),
+            Whole::Red(why, detail) => Some((why, Some(detail))),
         };
         if let Some(trouble) = trouble {
             read(&mut tx, of, about, trouble).await?;
@@ -236,7 +168,8 @@ impl Store {
     }
 
     /// Ends what a delivery has said to be pending and of which nothing comes: it has no build. What a fork proposes and nobody has approved
-    /// stays pending: anybody may propose a commit that others have made, and by that alone it isn't shown as gone wrong.
+    /// stays pending: anybody may propose a commit that others have made, and by that alone it isn't shown as gone wrong. It can't be approved
+    /// any more.
     ///
     /// # Errors
     /// As of [`Self::want_statuses`].
@@ -247,7 +180,11 @@ impl Store {
                     SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
                   AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
                     AND f.approved_by IS NOT NULL)
-                THEN 'pending' ELSE 'cancelled' END, version = nextval('status_versions'), wanted_at = farm_now(),
+                THEN 'pending' ELSE 'cancelled' END, held = CASE WHEN EXISTS (
+                    SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.fork)
+                  AND NOT EXISTS (SELECT FROM fork_deliveries f WHERE f.project_id = $1 AND f.hook_id = $2 AND f.delivery_id = $3
+                    AND f.approved_by IS NOT NULL)
+                THEN '' END, version = nextval('status_versions'), wanted_at = farm_now(),
                 attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
              WHERE project_id = $1 AND hook_id = $2 AND delivery_id = $3 AND state = 'pending' AND build_id IS NULL",
             of.project.as_uuid(),
@@ -338,208 +275,6 @@ impl Store {
         );
         Ok(open.fetch_one(&self.pool).await?)
     }
-
-    /// What is to be sent and is due: of each hook what is due for longest, then of each the next. Nothing of these hooks, and nothing that is
-    /// to be asked at these places ([`ToSend::place`]).
-    ///
-    /// # Errors
-    /// The database can't be reached, or holds what isn't understood.
-    pub async fn statuses_to_send(
-        &self,
-        most: i64,
-        but: &[HookId],
-        not_at: &[String],
-    ) -> Result<Vec<ToSend>> {
-        let but: Vec<Uuid> = but.iter().map(|hook| hook.as_uuid()).collect();
-        let rows = sqlx::query!(
-            r#"SELECT s.project_id, p.name AS project_name, s.hook_id, h.name AS hook_name, h.provider, h.host, h.api_url, h.full_name,
-                      h.repository_id, t.version AS token_version, t.key_id, t.sealed_key, t.sealed, s.commit_id, s.context, s.state,
-                      s.description, s.build, s.version, s.branch, s.attempts, s.unknowns,
-                      extract(epoch FROM farm_now() - s.wanted_at)::float8 AS "age!",
-                      (SELECT o.pipeline FROM statuses o WHERE o.project_id = s.project_id AND o.hook_id = s.hook_id
-                         AND o.commit_id = s.commit_id AND o.branch = s.branch AND o.pipeline IS NOT NULL ORDER BY o.context LIMIT 1) AS pipeline
-               FROM statuses s JOIN hooks h ON h.project_id = s.project_id AND h.id = s.hook_id JOIN projects p ON p.id = s.project_id
-                 JOIN hook_tokens t ON t.project_id = s.project_id AND t.hook_id = s.hook_id
-               WHERE s.version > s.sent_version AND s.given_up IS NULL AND s.due_at <= farm_now()
-                 AND (s.claimed_until IS NULL OR s.claimed_until <= farm_now())
-                 AND s.hook_id <> ALL($2) AND coalesce(h.api_url, h.host) <> ALL($3)
-               ORDER BY row_number() OVER (PARTITION BY s.project_id, s.hook_id ORDER BY s.due_at, s.wanted_at, s.context),
-                 s.due_at, s.wanted_at, s.context LIMIT $1"#,
-            most,
-            &but,
-            not_at
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let due = rows.into_iter().map(|row| {
-            Ok(ToSend {
-                project: row.project_id.into(),
-                project_name: row.project_name,
-                hook: row.hook_id.into(),
-                hook_name: row.hook_name,
-                provider: row.provider,
-                host: row.host,
-                api_url: row.api_url,
-                full_name: row.full_name,
-                repository_id: row.repository_id,
-                token: SealedToken {
-                    version: row.token_version,
-                    key: SealedKey { by: row.key_id, bytes: row.sealed_key },
-                    bytes: row.sealed,
-                },
-                commit: row.commit_id,
-                context: row.context,
-                state: state(&row.state)?,
-                description: row.description,
-                build: row.build,
-                version: row.version,
-                branch: row.branch,
-                pipeline: row.pipeline,
-                attempts: row.attempts,
-                unknowns: row.unknowns,
-                age: Duration::try_from_secs_f64(row.age).unwrap_or_default(),
-            })
-        });
-        due.collect()
-    }
-
-    /// Has a status to oneself for a while ([`CLAIM`]). False: something else is wanted by now, somebody has it, or the hook has another token.
-    ///
-    /// # Errors
-    /// Another coordinator leads, or the database can't be reached.
-    pub async fn claim_status(&self, epoch: Epoch, of: &ToSend) -> Result<bool> {
-        let mut tx = self.begin_leading(epoch).await?;
-        if !has_token(&mut tx, of).await? {
-            return Ok(false);
-        }
-        let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = farm_now() + make_interval(secs => $6)
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND version = $5 AND sent_version < $5
-               AND given_up IS NULL AND due_at <= farm_now() AND (claimed_until IS NULL OR claimed_until <= farm_now())",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.commit,
-            of.context,
-            of.version,
-            CLAIM.as_secs_f64()
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(done.rows_affected() == 1)
-    }
-
-    /// Notes that the forge has taken it, and the pipeline that it has put it in.
-    ///
-    /// # Errors
-    /// [`StoreError::Stale`]: it isn't there any more, or the hook has another token. Or another coordinator leads.
-    pub async fn status_sent(&self, epoch: Epoch, of: &ToSend, pipeline: Option<&str>) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        if !has_token(&mut tx, of).await? {
-            return Err(StoreError::Stale("the hook's token"));
-        }
-        let done = sqlx::query!(
-            "UPDATE statuses SET sent_version = $5, claimed_until = NULL, pipeline = coalesce($6, pipeline)
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.commit,
-            of.context,
-            of.version,
-            pipeline
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the status"));
-        }
-        sqlx::query!(
-            "UPDATE hook_tokens SET told_at = farm_now(), trouble = '', trouble_at = NULL
-             WHERE project_id = $1 AND hook_id = $2 AND version = $3",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.token.version
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await
-    }
-
-    /// Has it sent later. What has become wanted meanwhile is sent when it is due.
-    ///
-    /// # Errors
-    /// As of [`Self::status_sent`].
-    pub async fn put_off_status(
-        &self,
-        epoch: Epoch,
-        of: &ToSend,
-        untaken: Untaken<'_>,
-        wait: Duration,
-        counts: Counts,
-    ) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        trouble(&mut tx, of, untaken.why).await?;
-        let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = CASE WHEN $9 THEN claimed_until END,
-                due_at = CASE WHEN version = $5 THEN farm_now() + make_interval(secs => $6) ELSE due_at END,
-                attempts = attempts + CASE WHEN $7 AND version = $5 THEN 1 ELSE 0 END,
-                unknowns = unknowns + CASE WHEN $8 AND version = $5 THEN 1 ELSE 0 END
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.commit,
-            of.context,
-            of.version,
-            wait.as_secs_f64(),
-            counts == Counts::Away,
-            counts == Counts::Unknown,
-            untaken.may_come
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the status"));
-        }
-        if counts == Counts::Unknown && of.pipeline.is_some() {
-            // It may be the pipeline that isn't there any more.
-            sqlx::query!(
-                "UPDATE statuses SET pipeline = NULL WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND pipeline = $4",
-                of.project.as_uuid(),
-                of.hook.as_uuid(),
-                of.commit,
-                of.pipeline
-            )
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await
-    }
-
-    /// Has it sent no more, unless something else is wanted or the hook gets another token.
-    ///
-    /// # Errors
-    /// As of [`Self::status_sent`].
-    pub async fn give_up_status(&self, epoch: Epoch, of: &ToSend, untaken: Untaken<'_>) -> Result<()> {
-        let mut tx = self.begin_leading(epoch).await?;
-        trouble(&mut tx, of, untaken.why).await?;
-        let done = sqlx::query!(
-            "UPDATE statuses SET claimed_until = CASE WHEN $7 THEN claimed_until END, given_up = CASE WHEN version = $5 THEN $6 END
-             WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND sent_version < $5 AND version >= $5",
-            of.project.as_uuid(),
-            of.hook.as_uuid(),
-            of.commit,
-            of.context,
-            of.version,
-            untaken.why,
-            untaken.may_come
-        )
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Stale("the status"));
-        }
-        tx.commit().await
-    }
 }
 
 /// Has what was said by the end of a build, or of another retry of what that is a retry of, said by the end of this retry.
@@ -581,17 +316,18 @@ async fn want(tx: &mut LeaderTx, of: &Waiting, about: &About, one: &Wanted) -> R
     };
     let done = sqlx::query!(
         "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, begun_id, build_id, build,
-            branch)
-         SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $12, $10, $13 FROM deliveries d
+            branch, held)
+         SELECT $1, $2, $4, $5, $3, $6, $7, $8, $9, $12, $10, $13, $14 FROM deliveries d
            JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
          WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $11 FOR KEY SHARE
          ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
             asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description, begun_id = EXCLUDED.begun_id,
-            build_id = EXCLUDED.build_id, build = EXCLUDED.build, branch = EXCLUDED.branch, version = nextval('status_versions'),
+            build_id = EXCLUDED.build_id, build = EXCLUDED.build, branch = EXCLUDED.branch, held = EXCLUDED.held, version = nextval('status_versions'),
             wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
          WHERE (statuses.asked_at, statuses.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
            AND (statuses.begun_id IS DISTINCT FROM EXCLUDED.begun_id OR EXCLUDED.begun_id IS NULL AND (
-                statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description))",
+                statuses.state <> EXCLUDED.state OR EXCLUDED.state <> 'pending' AND statuses.description <> EXCLUDED.description
+                OR statuses.held IS DISTINCT FROM EXCLUDED.held))",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
@@ -604,7 +340,8 @@ async fn want(tx: &mut LeaderTx, of: &Waiting, about: &About, one: &Wanted) -> R
         build.as_ref().map(|(_, _, short)| short.as_str()),
         of.run,
         build.as_ref().map(|(_, id, _)| *id),
-        about.branch
+        about.branch,
+        one.held.as_ref().map(ShortId::as_str)
     )
     .execute(&mut **tx)
     .await?;
@@ -644,16 +381,22 @@ async fn newest_retry(tx: &mut LeaderTx, of: &Waiting, build: BuildId) -> Result
 }
 
 /// Notes what a delivery has made of its commit, unless a later one of that ref and kind has.
-async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> Result<()> {
+async fn read(
+    tx: &mut LeaderTx,
+    of: &Waiting,
+    about: &About,
+    (trouble, detail): (&str, Option<&Detail>),
+) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO commit_readings AS r (project_id, hook_id, commit_id, git_ref, kind, delivery_id, asked_at, trouble)
-         SELECT $1, $2, $4, $5, $6, $3, $7, $8 FROM deliveries d
+        "INSERT INTO commit_readings AS r (project_id, hook_id, commit_id, git_ref, kind, delivery_id, asked_at, trouble, detail)
+         SELECT $1, $2, $4, $5, $6, $3, $7, $8, $10 FROM deliveries d
            JOIN hook_tokens t ON t.project_id = d.project_id AND t.hook_id = d.hook_id
          WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.state = 'received' AND d.runs = $9 FOR KEY SHARE
          ON CONFLICT (project_id, hook_id, commit_id, git_ref, kind) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
-            asked_at = EXCLUDED.asked_at, trouble = EXCLUDED.trouble
+            asked_at = EXCLUDED.asked_at, trouble = EXCLUDED.trouble, detail = EXCLUDED.detail
          WHERE (r.asked_at, r.delivery_id) <= (EXCLUDED.asked_at, EXCLUDED.delivery_id)
-           AND (r.asked_at, r.delivery_id, r.trouble) <> (EXCLUDED.asked_at, EXCLUDED.delivery_id, EXCLUDED.trouble)",
+           AND ((r.asked_at, r.delivery_id, r.trouble) <> (EXCLUDED.asked_at, EXCLUDED.delivery_id, EXCLUDED.trouble)
+             OR r.detail IS DISTINCT FROM EXCLUDED.detail)",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
@@ -662,7 +405,8 @@ async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> 
         about.kind,
         of.asked_at,
         trouble,
-        of.run
+        of.run,
+        detail.map(to_json).transpose()?
     )
     .execute(&mut **tx)
     .await?;
@@ -673,13 +417,15 @@ async fn read(tx: &mut LeaderTx, of: &Waiting, about: &About, trouble: &str) -> 
 async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u64> {
     let (project, hook, commit) = (of.project.as_uuid(), of.hook.as_uuid(), about.commit.as_str());
     let red = sqlx::query!(
-        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, branch)
-         SELECT r.project_id, r.hook_id, r.commit_id, $4, r.delivery_id, r.asked_at, 'failure', r.trouble, $5 FROM commit_readings r
+        "INSERT INTO statuses (project_id, hook_id, commit_id, context, delivery_id, asked_at, state, description, branch, detail)
+         SELECT r.project_id, r.hook_id, r.commit_id, $4, r.delivery_id, r.asked_at, 'failure', r.trouble, $5, r.detail FROM commit_readings r
          WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '' ORDER BY r.asked_at DESC, r.delivery_id DESC LIMIT 1
          ON CONFLICT (project_id, hook_id, commit_id, context) DO UPDATE SET delivery_id = EXCLUDED.delivery_id,
             asked_at = EXCLUDED.asked_at, state = EXCLUDED.state, description = EXCLUDED.description,
-            version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
-         WHERE statuses.state <> EXCLUDED.state OR statuses.description <> EXCLUDED.description",
+            detail = EXCLUDED.detail, version = nextval('status_versions'), wanted_at = farm_now(), attempts = 0, unknowns = 0,
+            due_at = farm_now(), given_up = NULL
+         WHERE statuses.state <> EXCLUDED.state OR statuses.description <> EXCLUDED.description
+           OR statuses.detail IS DISTINCT FROM EXCLUDED.detail",
         project,
         hook,
         commit,
@@ -689,7 +435,7 @@ async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u6
     .execute(&mut **tx)
     .await?;
     let green = sqlx::query!(
-        "UPDATE statuses SET state = 'success', description = 'the rules are read', version = nextval('status_versions'),
+        "UPDATE statuses SET state = 'success', description = 'the rules are read', detail = NULL, version = nextval('status_versions'),
             wanted_at = farm_now(), attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL
          WHERE project_id = $1 AND hook_id = $2 AND commit_id = $3 AND context = $4 AND state <> 'success' AND NOT EXISTS (
             SELECT FROM commit_readings r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.commit_id = $3 AND r.trouble <> '')",
@@ -701,35 +447,4 @@ async fn show_whole(tx: &mut LeaderTx, of: &Waiting, about: &About) -> Result<u6
     .execute(&mut **tx)
     .await?;
     Ok(red.rows_affected() + green.rows_affected())
-}
-
-/// Whether the hook has the token still by which this was, or is to be, sent; nobody changes that before the transaction ends. What one
-/// before was answered says nothing of the present one.
-async fn has_token(tx: &mut LeaderTx, of: &ToSend) -> Result<bool> {
-    let token = sqlx::query_scalar!(
-        "SELECT true FROM hook_tokens WHERE project_id = $1 AND hook_id = $2 AND version = $3 FOR NO KEY UPDATE",
-        of.project.as_uuid(),
-        of.hook.as_uuid(),
-        of.token.version
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    Ok(token.is_some())
-}
-
-/// Notes why the forge hasn't taken the last one.
-async fn trouble(tx: &mut LeaderTx, of: &ToSend, why: &str) -> Result<()> {
-    let noted = sqlx::query!(
-        "UPDATE hook_tokens SET trouble = $4, trouble_at = farm_now() WHERE project_id = $1 AND hook_id = $2 AND version = $3",
-        of.project.as_uuid(),
-        of.hook.as_uuid(),
-        of.token.version,
-        why
-    )
-    .execute(&mut **tx)
-    .await?;
-    if noted.rows_affected() != 1 {
-        return Err(StoreError::Stale("the hook's token"));
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Tokens of hooks at their forges, as they are kept: sealed. This crate has no key; who opens them is the coordinator.
 
 use chrono::{DateTime, Utc};
-use farm_types::{HookId, ProjectId};
+use farm_types::{AttemptId, HookId, ProjectId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,8 +11,23 @@ use crate::people::audit::{By, Deed};
 use crate::schema::shut_out;
 use crate::{Result, Store, StoreError};
 
-/// The schema from which on coordinators know of them.
-const SCHEMA: i32 = 53;
+/// The schemas from which on coordinators know of them, and of Apps.
+const SCHEMAS: (i32, i32) = (53, 59);
+
+/// A GitHub App, as which a hook is known at its forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownApp {
+    /// By what it calls itself: its client id, or its App id.
+    pub name: String,
+    /// Its App id.
+    pub id: i64,
+    /// Its installation at the repository.
+    pub installation: i64,
+}
+
+fn app(name: Option<String>, id: Option<i64>, installation: Option<i64>) -> Option<KnownApp> {
+    Some(KnownApp { name: name?, id: id?, installation: installation? })
+}
 
 /// A token, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +36,10 @@ pub struct SealedToken {
     pub version: Uuid,
     /// Its data key.
     pub key: SealedKey,
-    /// The token, sealed by that.
+    /// The token, sealed by that; of an App its private key.
     pub bytes: Vec<u8>,
+    /// Whose key it is; `None`: it is a token.
+    pub app: Option<KnownApp>,
 }
 
 /// A token's data key, which one of the farm's keys has sealed.
@@ -41,6 +58,8 @@ pub struct HookTokenKey {
 /// A hook's token, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownToken {
+    /// It is an App's key.
+    pub app: Option<KnownApp>,
     /// Who set it.
     pub created_by: String,
     /// When.
@@ -55,7 +74,62 @@ pub struct KnownToken {
     pub given_up: i64,
 }
 
+/// A hook that is an App, and its repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookApp {
+    /// Which hook.
+    pub hook: HookId,
+    /// Who has the repository.
+    pub provider: String,
+    /// `HOST[:PORT]`.
+    pub host: String,
+    /// Where its API is; `None`: where the provider has it.
+    pub api_url: Option<String>,
+    /// `OWNER/REPO` there.
+    pub full_name: String,
+    /// By which its forge knows it.
+    pub repository_id: Option<String>,
+    /// The App's key.
+    pub token: SealedToken,
+}
+
 impl Store {
+    /// The App of the hook by which an attempt's fetch was begun: one of a delivery's, or a look at where refs are. `None`: there is none.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn app_of_fetch(&self, attempt: AttemptId) -> Result<Option<HookApp>> {
+        let row = sqlx::query!(
+            "SELECT h.id, h.provider, h.host, h.api_url, h.full_name, h.repository_id, t.version, t.key_id, t.sealed_key, t.sealed, t.app,
+                    t.app_id, t.installation
+             FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
+               JOIN hooks h ON h.project_id = b.project_id JOIN hook_tokens t ON t.project_id = h.project_id AND t.hook_id = h.id
+             WHERE a.id = $1 AND t.app IS NOT NULL AND h.removed_at IS NULL AND (
+                EXISTS (SELECT FROM hook_builds o WHERE o.project_id = h.project_id AND o.hook_id = h.id AND o.build_id = b.id
+                  AND o.kind IN ('rules', 'source'))
+                OR EXISTS (SELECT FROM hook_looks l WHERE l.project_id = h.project_id AND l.hook_id = h.id AND l.build_id = b.id))
+             LIMIT 1",
+            attempt.as_uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|row| HookApp {
+            hook: row.id.into(),
+            provider: row.provider,
+            host: row.host,
+            api_url: row.api_url,
+            full_name: row.full_name,
+            repository_id: row.repository_id,
+            token: SealedToken {
+                version: row.version,
+                key: SealedKey { by: row.key_id, bytes: row.sealed_key },
+                bytes: row.sealed,
+                app: app(row.app, row.app_id, row.installation),
+            },
+        }))
+    }
+
     /// Keeps a hook's token, in the place of the one that was there. Statuses that it could not send are tried again.
     ///
     /// From the first one on, coordinators that know nothing of these are kept out: they would let a key of the farm be taken out that
@@ -72,14 +146,29 @@ impl Store {
         new: &SealedToken,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
-        shut_out(&mut tx, SCHEMA, "statuses at forges").await?;
+        match &new.app {
+            Some(_) => shut_out(&mut tx, SCHEMAS.1, "GitHub Apps").await?,
+            None => shut_out(&mut tx, SCHEMAS.0, "statuses at forges").await?,
+        }
+        let app_id = new.app.as_ref().map(|app| app.id);
+        // Nobody else's check runs can be changed.
+        sqlx::query!(
+            "UPDATE statuses s SET check_of = NULL, check_id = NULL, check_tried = NULL
+             WHERE s.project_id = $1 AND s.hook_id = $2 AND s.check_of IS NOT NULL AND NOT EXISTS (
+                SELECT FROM hook_tokens t WHERE t.project_id = $1 AND t.hook_id = $2 AND t.app_id = $3)",
+            project.as_uuid(),
+            hook.as_uuid(),
+            app_id
+        )
+        .execute(&mut *tx)
+        .await?;
         let set = sqlx::query!(
-            "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by)
-             SELECT h.project_id, h.id, $4, $5, $6, $7, $8 FROM hooks h
+            "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by, app, app_id, installation)
+             SELECT h.project_id, h.id, $4, $5, $6, $7, $8, $9, $10, $11 FROM hooks h
              WHERE h.project_id = $1 AND h.id = $2 AND h.name = $3 AND h.removed_at IS NULL FOR NO KEY UPDATE
              ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
                 sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed, created_by = EXCLUDED.created_by, created_at = farm_now(),
-                trouble = '', trouble_at = NULL",
+                trouble = '', trouble_at = NULL, app = EXCLUDED.app, app_id = EXCLUDED.app_id, installation = EXCLUDED.installation",
             project.as_uuid(),
             hook.as_uuid(),
             name,
@@ -87,7 +176,10 @@ impl Store {
             new.key.by,
             new.key.bytes,
             new.bytes,
-            by.name
+            by.name,
+            new.app.as_ref().map(|app| app.name.as_str()),
+            app_id,
+            new.app.as_ref().map(|app| app.installation)
         )
         .execute(&mut *tx)
         .await?;
@@ -102,7 +194,10 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        let detail = json!({ "id": hook });
+        let detail = match app_id {
+            Some(app) => json!({ "id": hook, "app": app }),
+            None => json!({ "id": hook }),
+        };
         by.did(&mut tx, Deed { project: Some(project), action: "hook.token", subject: name, detail }).await?;
         tx.commit().await
     }
@@ -148,7 +243,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn hook_token(&self, project: ProjectId, hook: HookId) -> Result<Option<SealedToken>> {
         let row = sqlx::query!(
-            "SELECT version, key_id, sealed_key, sealed FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
+            "SELECT version, key_id, sealed_key, sealed, app, app_id, installation FROM hook_tokens WHERE project_id = $1 AND hook_id = $2",
             project.as_uuid(),
             hook.as_uuid()
         )
@@ -158,6 +253,7 @@ impl Store {
             version: row.version,
             key: SealedKey { by: row.key_id, bytes: row.sealed_key },
             bytes: row.sealed,
+            app: app(row.app, row.app_id, row.installation),
         }))
     }
 
@@ -167,7 +263,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn hook_tokens(&self, project: ProjectId) -> Result<Vec<(HookId, KnownToken)>> {
         let rows = sqlx::query!(
-            r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at,
+            r#"SELECT t.hook_id, t.created_by, t.created_at, t.told_at, t.trouble, t.trouble_at, t.app, t.app_id, t.installation,
                       (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
                          AND s.version > s.sent_version AND s.given_up IS NULL) AS "waiting!",
                       (SELECT count(*) FROM statuses s WHERE s.project_id = t.project_id AND s.hook_id = t.hook_id
@@ -179,6 +275,7 @@ impl Store {
         .await?;
         let tokens = rows.into_iter().map(|row| {
             let token = KnownToken {
+                app: app(row.app, row.app_id, row.installation),
                 created_by: row.created_by,
                 created_at: row.created_at,
                 told_at: row.told_at,

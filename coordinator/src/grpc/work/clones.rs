@@ -1,0 +1,112 @@
+//! What a hook's fetches are lent by its GitHub App, where the project has no login for the repository: a token for that repository alone, by
+//! which it can be read and no more, and which ends within the hour.
+
+use farm_hooks::Provider;
+use farm_proto::v1;
+use farm_store::StoreError;
+use farm_store::hooks::tokens::HookApp;
+use farm_types::{AttemptId, GitPlace, GitUrl, ProjectId};
+use secrecy::ExposeSecret as _;
+use tonic::Status;
+
+use crate::forge::{Access, Named, Unsaid};
+use crate::grpc::builds::mounts::covered;
+use crate::grpc::status;
+use crate::hooks::token::repository;
+use crate::shared::Shared;
+
+/// As whom GitHub is shown such a token by git.
+const USERNAME: &str = "x-access-token";
+
+/// A login for an attempt's fetch; an empty one: there is none.
+///
+/// # Errors
+/// Others could read it on the way, the App's key can't be opened, or GitHub doesn't say now what it is lent.
+pub(crate) async fn lent(
+    shared: &Shared,
+    (project, attempt): (ProjectId, AttemptId),
+    url: &GitUrl,
+    is_encrypted: bool,
+) -> Result<v1::LendGitLoginResponse, Status> {
+    let none = v1::LendGitLoginResponse::default();
+    if url.scheme() != "https" {
+        return Ok(none);
+    }
+    let hook = shared.store.app_of_fetch(attempt).await.map_err(status::store)?;
+    let Some(hook) = hook.filter(|hook| is_own(hook, url)) else { return Ok(none) };
+    if !covered(shared, is_encrypted) {
+        return Err(Status::permission_denied(
+            "the worker calls the farm without TLS, so it is lent no login; start it with an address that begins with https://",
+        ));
+    }
+    let provider: Provider =
+        hook.provider.parse().map_err(|error| status::store(StoreError::corrupt(error)))?;
+    let named = Named {
+        provider,
+        host: &hook.host,
+        api: hook.api_url.as_deref(),
+        full_name: &hook.full_name,
+        id: hook.repository_id.as_deref(),
+    };
+    let at = repository(shared, (project, hook.hook), named, &hook.token)
+        .map_err(|why| Status::failed_precondition(why.to_string()))?;
+    let Access::App(app) = &at.access else { return Ok(none) };
+    match Box::pin(shared.forges.lend_clone(app, &at.at)).await {
+        Ok(token) => Ok(v1::LendGitLoginResponse {
+            username: USERNAME.to_owned(),
+            token: token.expose_secret().to_owned(),
+            place: GitPlace::of(url).as_str().to_owned(),
+            ..Default::default()
+        }),
+        // What is public is fetched without; of all else git says it.
+        Err(unfit @ Unsaid::Unfit(_)) => {
+            tracing::debug!(%unfit, "the App isn't lent a token for clones");
+            Ok(none)
+        }
+        Err(Unsaid::Away(why)) => Err(Status::unavailable(why)),
+    }
+}
+
+/// Whether what is fetched is the hook's repository at its forge: nobody else is shown what is lent.
+fn is_own(hook: &HookApp, url: &GitUrl) -> bool {
+    let path = url.path().trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    url.host().eq_ignore_ascii_case(&hook.host) && path.eq_ignore_ascii_case(&hook.full_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_store::builds::mounts::SealedKey;
+    use farm_store::hooks::tokens::SealedToken;
+    use farm_types::HookId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_shown_at_the_hooks_own_repository_only() {
+        let hook = HookApp {
+            hook: HookId::generate(),
+            provider: "github".to_owned(),
+            host: "git.example:8443".to_owned(),
+            api_url: None,
+            full_name: "acme/app".to_owned(),
+            repository_id: None,
+            token: SealedToken {
+                version: uuid::Uuid::nil(),
+                key: SealedKey { by: String::new(), bytes: Vec::new() },
+                bytes: Vec::new(),
+                app: None,
+            },
+        };
+        for (url, expected) in [
+            ("https://git.example:8443/acme/app.git", true),
+            ("https://git.example:8443/Acme/App", true),
+            ("https://git.example/acme/app.git", false),
+            ("https://evil.example:8443/acme/app.git", false),
+            ("https://git.example:8443/acme/app2.git", false),
+            ("https://git.example:8443/x/acme/app.git", false),
+        ] {
+            assert_eq!(is_own(&hook, &url.parse().unwrap()), expected, "{url}");
+        }
+    }
+}

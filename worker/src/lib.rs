@@ -64,6 +64,8 @@ use spool::Spool;
 
 /// How long a worker that drained waits for the answers to its last results. They are on disk.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
+/// How long a worker that ends waits until acknowledged results are off its disk.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
 /// How long attempts that were told to stop may take.
 const STOPPED_WITHIN: Duration = Duration::from_secs(25);
 /// How long a worker that was told to stop at once waits for the answers.
@@ -278,15 +280,26 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
         std::future::pending().await
     });
 
+    let mut forgetting = JoinSet::new();
     let mut announced = false;
     let mut started = false;
     let begun = sleep(STARTED_WITHIN);
     tokio::pin!(begun);
     loop {
         tokio::select! {
-            end = &mut control => return match end {
-                Ok(end) => Ok(end?),
-                Err(_) => Err(RunError::Died("control link")),
+            end = &mut control => {
+                // What was acknowledged at the last moment isn't told again at the next start.
+                while let Ok(chore) = chores.try_recv() {
+                    if let Chore::Forget(attempt) = chore {
+                        let spool = spool.clone();
+                        forgetting.spawn_blocking(move || spool.forget(attempt));
+                    }
+                }
+                let _ = timeout(FORGOTTEN_WITHIN, forgetting.join_all()).await;
+                return match end {
+                    Ok(end) => Ok(end?),
+                    Err(_) => Err(RunError::Died("control link")),
+                };
             },
             Some(chore) = chores.recv() => match chore {
                 // It ends by itself, and frees its slot whatever happens.
@@ -301,7 +314,8 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
                 }
                 Chore::Forget(attempt) => {
                     let spool = spool.clone();
-                    drop(tokio::task::spawn_blocking(move || spool.forget(attempt)));
+                    while forgetting.try_join_next().is_some() {}
+                    forgetting.spawn_blocking(move || spool.forget(attempt));
                 }
             },
             Ok(is_welcome) = welcome.wait_for(|is_welcome| *is_welcome), if !announced => {

@@ -354,3 +354,42 @@ async fn names_that_lead_out_of_a_folder_are_refused() {
         assert_eq!(bench.code(&bench.order("app#evil")).await, "git_repository_broken", "{name}");
     }
 }
+
+/// A tree of `wide` names for the same object.
+fn tree_of(upstream: &Upstream, wide: u32, (mode, kind, object): (&str, &str, &str)) -> String {
+    let entries: String = (0..wide).map(|n| format!("{mode} {kind} {object}\t{n:04}\n")).collect();
+    upstream.git_with(&["mktree"], entries.as_bytes())
+}
+
+#[tokio::test]
+async fn a_few_objects_that_stand_for_any_number_of_files_are_counted_before_anything_is_written() {
+    let bench = Bench::new().await;
+    let upstream = bench.upstream("app");
+    upstream.commit(&[("a", "1\n"), ("sub/deep/b.bat", "1\n"), (".gitattributes", "*.bat text eol=crlf\n")]);
+    let blob = upstream.git(&["rev-parse", "HEAD:a"]);
+    let (sub, attributes) =
+        (upstream.git(&["rev-parse", "HEAD:sub"]), upstream.git(&["rev-parse", "HEAD:.gitattributes"]));
+    let thousand = tree_of(&upstream, 1000, ("100644", "blob", &blob));
+    let million = tree_of(&upstream, 1000, ("040000", "tree", &thousand));
+    // More than there are atoms in the universe.
+    let mut bomb = million.clone();
+    for _ in 0..30 {
+        bomb = tree_of(&upstream, 1000, ("040000", "tree", &bomb));
+    }
+    for (name, tree) in [("million", million), ("bomb", bomb)] {
+        let entries = format!(
+            "040000 tree {tree}\tmany\n040000 tree {sub}\tsub\n100644 blob {attributes}\t.gitattributes\n"
+        );
+        let tree = upstream.git_with(&["mktree"], entries.as_bytes());
+        let commit = upstream.git(&["commit-tree", "-m", name, &tree]);
+        upstream.git(&["update-ref", &format!("refs/heads/{name}"), &commit]);
+        assert_eq!(bench.code(&bench.order(&format!("app#{name}"))).await, "git_too_many_files");
+        assert_eq!(bench.code(&bench.order(&format!("app#{name}:many"))).await, "git_too_many_files");
+        // A folder beside it can be had, with what the folders above say of its files.
+        let beside = bench.get(&format!("app#{name}:sub/deep")).await;
+        assert_eq!(
+            (names(beside.path()), read(&beside, "b.bat")),
+            (vec!["b.bat".to_owned()], "1\r\n".to_owned())
+        );
+    }
+}

@@ -40,6 +40,8 @@ pub(crate) struct Taken {
 struct Listing {
     /// Each with a zero behind it.
     paths: Vec<u8>,
+    /// The same with what they are, as an index takes them (git-update-index, `--index-info`): `MODE OBJECT<tab>PATH`.
+    entries: Vec<u8>,
     modules: Vec<Module>,
 }
 
@@ -110,9 +112,12 @@ impl At<'_> {
         if !subdir.is_empty() {
             self.is_folder(commit, subdir).await?;
         }
-        let listing = self.list(commit, subdir, taken).await?;
+        let mut listing = self.list(commit, subdir, taken).await?;
+        listing.entries.extend(self.attributes_above(commit, subdir).await?);
         let with_index = |call: Call| call.env("GIT_INDEX_FILE", index);
-        self.ask(with_index(self.call().args(["read-tree", commit.as_str()]))).await?;
+        // Nothing but this: what else is in the commit nobody has counted, and a few objects can stand for any number of files.
+        let fill = self.call().args(["update-index", "-z", "--index-info"]).stdin(listing.entries);
+        self.ask(with_index(fill)).await?;
         let out = self.call().args(["checkout-index", "--force", "--quiet", "-z", "--stdin"]);
         let out = with_index(out.env("GIT_WORK_TREE", tree)).from(tree).stdin(listing.paths).grows(tree);
         self.ask(out).await?;
@@ -123,6 +128,19 @@ impl At<'_> {
             return Err(self.bounds.too_large());
         }
         Ok(listing.modules)
+    }
+
+    /// The `.gitattributes` of the folders that a folder lies in, as an index takes them.
+    async fn attributes_above(&self, commit: &Commit, subdir: &str) -> Result<Vec<u8>, FetchError> {
+        if subdir.is_empty() {
+            return Ok(Vec::new());
+        }
+        let above = subdir.match_indices('/').map(|(end, _)| format!("{}/.gitattributes", &subdir[..end]));
+        let call =
+            self.call().args(["ls-tree", "-z", "--full-tree", commit.as_str(), "--", ".gitattributes"]);
+        let said = self.ask(call.args(above)).await?;
+        let files = said.split_inclusive(|byte| *byte == 0).filter(|entry| entry.starts_with(b"100"));
+        Ok(files.flatten().copied().collect())
     }
 
     /// That a commit has a folder of this path; one that a link leads to is none.
@@ -196,8 +214,11 @@ impl Listing {
         } else {
             taken.bytes = taken.bytes.saturating_add(size.parse().ok()?);
         }
-        self.paths.extend_from_slice(path);
-        self.paths.push(0);
+        self.entries.extend(format!("{mode} {object}\t").bytes());
+        for to in [&mut self.entries, &mut self.paths] {
+            to.extend_from_slice(path);
+            to.push(0);
+        }
         Some(())
     }
 }

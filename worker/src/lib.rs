@@ -285,22 +285,9 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
     let mut started = false;
     let begun = sleep(STARTED_WITHIN);
     tokio::pin!(begun);
-    loop {
+    let end = loop {
         tokio::select! {
-            end = &mut control => {
-                // What was acknowledged at the last moment isn't told again at the next start.
-                while let Ok(chore) = chores.try_recv() {
-                    if let Chore::Forget(attempt) = chore {
-                        let spool = spool.clone();
-                        forgetting.spawn_blocking(move || spool.forget(attempt));
-                    }
-                }
-                let _ = timeout(FORGOTTEN_WITHIN, forgetting.join_all()).await;
-                return match end {
-                    Ok(end) => Ok(end?),
-                    Err(_) => Err(RunError::Died("control link")),
-                };
-            },
+            end = &mut control => break end,
             Some(chore) = chores.recv() => match chore {
                 // It ends by itself, and frees its slot whatever happens.
                 Chore::Run(accepted) => drop(tokio::spawn(Arc::clone(&runner).run(*accepted))),
@@ -332,6 +319,18 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
             }
             Some(dead) = keepers.join_next() => return Err(RunError::Died(dead.unwrap_or("inner task"))),
         }
+    };
+    // What was acknowledged at the last moment isn't told again at the next start.
+    while let Ok(chore) = chores.try_recv() {
+        if let Chore::Forget(attempt) = chore {
+            let spool = spool.clone();
+            forgetting.spawn_blocking(move || spool.forget(attempt));
+        }
+    }
+    let _ = timeout(FORGOTTEN_WITHIN, forgetting.join_all()).await;
+    match end {
+        Ok(end) => Ok(end?),
+        Err(_) => Err(RunError::Died("control link")),
     }
 }
 

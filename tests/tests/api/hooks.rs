@@ -58,6 +58,11 @@ fn what_a_forge_signs_is_kept_once_and_who_else_knocks_is_told_nothing() {
     assert!(status == 200 && said.contains("nothing to build"), "{status} {said}");
     assert_eq!(hook.deliver("one", "push", &json!({"repository": 1})).0, 409);
     farm.cli(&["hook", "redeliver", "app", "one"]).ok();
+    let none = farm.cli(&["hook", "redeliver", "app", "eins"]);
+    assert!(
+        none.status == 2 && none.stderr.contains("delivery \"eins\": hook app has no such delivery"),
+        "{none:?}"
+    );
     over(&farm, "one");
     // Another repository of the same name, an event from which nothing follows, and what can't be read.
     let (status, said) = hook.deliver("other", "push", &push(43));

@@ -152,16 +152,10 @@ fn none(member: &Member, name: &str) -> Status {
     status::invalid(Invalid::new("hook", name, cure))
 }
 
-/// Of what the store says a hook or a delivery isn't there for.
+/// Of what the store says a hook isn't there for, or doesn't take.
 fn refused(member: &Member, name: &str, error: StoreError) -> Status {
     match error {
         StoreError::NotFound("hook") => none(member, name),
-        StoreError::NotFound("delivery") => {
-            let cure = format!(
-                "hook {name} has no such delivery; `farm hook deliveries {name}` lists those that it has"
-            );
-            status::invalid(Invalid::new("delivery", "", cure))
-        }
         StoreError::Conflict(why) => Status::failed_precondition(why),
         other => status::store(other),
     }
@@ -313,7 +307,15 @@ impl HookService for Hooks {
         let member = people::member(&request)?;
         let v1::RedeliverRequest { name, delivery } = request.into_inner();
         let done = self.shared.store.redeliver(&member.caller.by(), member.project, &name, &delivery).await;
-        done.map_err(|error| refused(&member, &name, error))?;
+        done.map_err(|error| match error {
+            StoreError::NotFound("delivery") => {
+                let cure = format!(
+                    "hook {name} has no such delivery; `farm hook deliveries {name}` lists those that it has"
+                );
+                status::invalid(Invalid::new("delivery", &delivery, cure))
+            }
+            error => refused(&member, &name, error),
+        })?;
         self.shared.hints.delivered.notify_one();
         tracing::info!(project = %member.project_name, hook = name, delivery, by = member.name, "to be processed again");
         Ok(Response::new(v1::RedeliverResponse { project: member.project_name.to_string() }))

@@ -1,5 +1,7 @@
 //! What a forge's answer to a question means: whether the farm's access will do, and what to do if it won't. Pure.
 
+use std::time::Duration;
+
 use super::ask::{Answer, At, Unfit};
 use super::github::app;
 use super::judge::{self, Verdict};
@@ -24,6 +26,8 @@ pub(super) enum Unasked {
         /// The request may have come there all the same, or come yet.
         may_come: bool,
     },
+    /// The App's installation has asked too much, and has to wait for so long.
+    Limited(Duration),
     /// The App isn't lent a token by which it could be asked; what was said to that.
     Unlent(app::Scope, Answer),
 }
@@ -34,15 +38,15 @@ impl Unasked {
         match self {
             Self::Away { why, may_come: true } => Verdict::Lost(why),
             Self::Away { why, .. } => Verdict::Again(why),
-            Self::Unlent(_, answer) => {
-                let why = format!("the App is lent no token ({})", answer.said());
-                match judge::judge(&answer, now, strikes) {
-                    Verdict::Wait(wait) => Verdict::Wait(wait),
-                    // Nothing was written.
-                    Verdict::Again(_) | Verdict::Lost(_) => Verdict::Again(why),
-                    Verdict::Done | Verdict::Unknown(_) | Verdict::Never(_) => Verdict::Never(why),
-                }
-            }
+            Self::Limited(wait) => Verdict::Wait(wait),
+            Self::Unlent(scope, answer) => match judge::judge(&answer, now, strikes) {
+                Verdict::Wait(wait) => Verdict::Wait(wait),
+                // Nothing was written; and what people have to mend there, they may.
+                _ => Verdict::Again(match app::unlent(scope, &answer) {
+                    Ok(Unfit { why, cure }) => format!("{why}; {cure}"),
+                    Err(why) => why,
+                }),
+            },
         }
     }
 }
@@ -51,6 +55,10 @@ impl From<Unasked> for Unsaid {
     fn from(unasked: Unasked) -> Self {
         match unasked {
             Unasked::Away { why, .. } => Self::Away(why),
+            Unasked::Limited(wait) => {
+                let seconds = wait.as_secs() + 1;
+                Self::Away(format!("the forge was asked too much; it is asked again in {seconds} s"))
+            }
             Unasked::Unlent(scope, answer) => {
                 app::unlent(scope, &answer).map_or_else(Self::Away, Self::Unfit)
             }
@@ -141,8 +149,10 @@ mod tests {
             Unasked::Unlent(app::Scope::Checks, answer)
         };
         for status in [401, 403, 404, 422] {
+            // It is tried again, and what has to be mended is said meanwhile.
             let verdict = unlent(status, json!({"message": "no"})).verdict(0, 0);
-            assert!(matches!(verdict, Verdict::Never(_)), "{status}: {verdict:?}");
+            let Verdict::Again(why) = &verdict else { panic!("{status}: {verdict:?}") };
+            assert!(why.contains(&format!("it answers {status}: no); ")), "{why}");
             assert!(matches!(Unsaid::from(unlent(status, Value::Null)), Unsaid::Unfit(_)), "{status}");
         }
         for status in [500, 502] {
@@ -152,5 +162,8 @@ mod tests {
         let limited = || unlent(403, json!({"message": "You have exceeded a secondary rate limit"}));
         assert!(matches!(limited().verdict(0, 0), Verdict::Wait(_)));
         assert!(matches!(Unsaid::from(limited()), Unsaid::Away(_)));
+        let wait = || Unasked::Limited(Duration::from_secs(7));
+        assert_eq!(wait().verdict(0, 0), Verdict::Wait(Duration::from_secs(7)));
+        assert!(matches!(Unsaid::from(wait()), Unsaid::Away(_)));
     }
 }

@@ -164,10 +164,9 @@ pub fn api(said: &str) -> Result<String, &'static str> {
     let form = "write https://HOST[:PORT][/PATH], or http:// where that is this machine itself";
     let url: Url = said.parse().map_err(|_| form)?;
     let host = url.host_str().unwrap_or_default();
-    let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     let is_fit = match url.scheme() {
         "https" => !host.is_empty(),
-        "http" => is_here,
+        "http" => is_here(host),
         _ => false,
     };
     let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
@@ -175,6 +174,21 @@ pub fn api(said: &str) -> Result<String, &'static str> {
         return Ok(url.as_str().trim_end_matches('/').to_owned());
     }
     Err(form)
+}
+
+/// Whether an API is that of a host, `HOST[:PORT]`: it is there, or at `api.HOST`; or on this machine itself, where the farm asks nobody whom its
+/// configuration doesn't name.
+pub fn is_of(api: &str, host: &str) -> bool {
+    let Ok(url) = api.parse::<Url>() else { return false };
+    let name = url.host_str().unwrap_or_default();
+    let place = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+    let host = host.strip_suffix(":443").unwrap_or(host);
+    let is_it = |place: &str| place.eq_ignore_ascii_case(host);
+    is_here(name) || is_it(&place) || place.strip_prefix("api.").is_some_and(is_it)
+}
+
+fn is_here(host: &str) -> bool {
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 #[cfg(test)]
@@ -205,6 +219,23 @@ mod tests {
         assert_eq!(answer.listed("/config/url", "https://b").as_deref(), Some("2"));
         assert_eq!(answer.listed("/config/url", "https://c"), None);
         assert_eq!(Answer::default().listed("/url", "x"), None);
+    }
+
+    #[test]
+    fn an_api_is_that_of_its_own_host_only() {
+        for (api, host, expected) in [
+            ("https://api.github.com", "github.com", true),
+            ("https://git.example:8443/api/v3", "Git.example:8443", true),
+            ("https://git.example/api/v3", "git.example:443", true),
+            ("https://api.acme.ghe.com", "acme.ghe.com", true),
+            ("http://127.0.0.1:3000", "git.example", true),
+            ("https://api.github.com", "evil.example", false),
+            ("https://evil.example", "github.com", false),
+            ("https://api.github.com.evil.example", "github.com", false),
+            ("https://git.example:8443/api/v3", "git.example", false),
+        ] {
+            assert_eq!(is_of(api, host), expected, "{api} {host}");
+        }
     }
 
     #[test]

@@ -1,45 +1,45 @@
-//! Asks a forge: one request with what the farm is known by there. A GitHub App is lent tokens for that, which are kept in memory until some
-//! minutes before they end, and fetched anew, once, when the forge doesn't take one.
+//! Asks a forge: one request with what the farm is known by there. A GitHub App is lent tokens for that, which are kept in memory ([`super::loans`])
+//! until some minutes before they end. One that was just lent isn't known everywhere at GitHub yet, and is shown again for some seconds; an older
+//! one that isn't taken is fetched anew, once.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use farm_types::Digest;
 use farm_types::chain::in_short;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answers::Unasked;
+use super::answers::{Unasked, Unsaid, readable};
 use super::ask::{Answer, Ask, At};
+use super::github;
 use super::github::app::{self, App, Scope};
+use super::judge::{Verdict, judge};
+use super::loans::{Lent, Loans, is_no};
 use super::repository::{Access, Kind, Repository};
 use crate::outbound::{Client, Failed, body};
 
 /// A request may take so long, its answer included.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The longest answer that is read, bytes: a repository of GitHub's is described in some 20 kB.
-const MOST_BYTES: usize = 1024 * 1024;
-
-/// What an App was lent.
-#[derive(Clone)]
-struct Lent {
-    token: SecretString,
-    until: Instant,
-}
+/// The longest answer that is read, bytes: a repository of GitHub's is described in some 20 kB, and each of ten check runs may have 60 kB of text.
+const MOST_BYTES: usize = 2 * 1024 * 1024;
+/// How long what isn't known yet is waited for the first time, and at most; twice as long each time.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(4));
+/// What clones are lent is used for so long at least, where GitHub lends another one: a fetch goes on for minutes. (With the minutes by which what
+/// is lent is given back early it is half an hour.)
+const LONGER: Duration = Duration::from_secs(25 * 60);
 
 /// Asks. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Asking {
     client: Client,
-    lent: Arc<Mutex<HashMap<Digest, Lent>>>,
+    loans: Arc<Mutex<Loans>>,
 }
 
 impl Asking {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, lent: Arc::default() }
+        Self { client, loans: Arc::default() }
     }
 
     /// One request with the repository's access, of an App with no more rights than these; else why there is no answer.
@@ -49,19 +49,10 @@ impl Asking {
         scope: Scope,
         ask: Ask,
     ) -> Result<Answer, Unasked> {
-        let app = match &repository.access {
-            Access::Token(token) => return self.send(repository.kind, token, ask).await,
-            Access::App(app) => app,
-        };
-        let lent = self.borrow(app, &repository.at, scope).await?;
-        let answer = self.send(repository.kind, &lent, ask.clone()).await?;
-        if answer.status != 401 {
-            return Ok(answer);
+        match &repository.access {
+            Access::Token(token) => self.send(repository.kind, token, ask).await,
+            Access::App(app) => Ok(Box::pin(self.ask_lent(app, (&repository.at, scope), ask)).await?.0),
         }
-        // It may have been taken back, as when the App's permissions were changed.
-        self.forget(app, &repository.at, scope, &lent);
-        let lent = self.borrow(app, &repository.at, scope).await?;
-        self.send(repository.kind, &lent, ask).await
     }
 
     /// One request of the App's own, signed by its key.
@@ -71,40 +62,124 @@ impl Asking {
         self.send(Kind::Github, &signed, ask).await
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<Digest, Lent>) -> T) -> T {
-        f(&mut self.lent.lock().unwrap_or_else(PoisonError::into_inner))
+    /// A token by which the repository can be cloned, and nothing else be done. `None`: the App was never lent one, as far as this coordinator
+    /// remembers, and GitHub doesn't say now whether it would be.
+    pub(super) async fn lend_clone(&self, app: &App, at: &At) -> Result<Option<SecretString>, Unsaid> {
+        let loan = app.borrows(at, Scope::Contents);
+        let known = |longer| self.with(|loans| loans.lent(loan, (Instant::now(), longer)));
+        if let Some(lent) = known(LONGER).filter(|lent| lent.is_tried) {
+            return Ok(Some(lent.token));
+        }
+        if let Some(answer) = self.with(|loans| loans.refused(loan, Instant::now())) {
+            return Err(Unasked::Unlent(Scope::Contents, answer).into());
+        }
+        // Git shows it once: it has to be known at GitHub by then, and the name still be that of the hook's repository.
+        let said = match Box::pin(self.ask_lent(app, (at, Scope::Contents), github::look(at))).await {
+            Ok((answer, lent)) => readable(&answer, at).map(|()| lent),
+            Err(Unasked::Unlent(scope, answer)) if app::unlent(scope, &answer).is_ok() => {
+                let refused = (answer.clone(), Instant::now());
+                self.with(|loans| loans.refuse(loan, app.counted_by(&at.api), refused));
+                Err(Unasked::Unlent(scope, answer).into())
+            }
+            Err(unasked) => Err(unasked.into()),
+        };
+        match said {
+            Ok(lent) => {
+                self.with(|loans| loans.tried(loan, &lent.token));
+                Ok(Some(lent.token))
+            }
+            Err(Unsaid::Away(why)) => match known(Duration::ZERO).filter(|lent| lent.is_tried) {
+                Some(lent) => Ok(Some(lent.token)),
+                None if self.with(|loans| loans.was_lent(loan)) => Err(Unsaid::Away(why)),
+                None => Ok(None),
+            },
+            Err(unfit) => Err(unfit),
+        }
+    }
+
+    /// Something was changed about an App there, or its key was given again: what it wasn't lent it may be lent now.
+    pub(super) fn ask_anew(&self, app: &App, at: &At) {
+        self.with(|loans| loans.ask_anew(app.counted_by(&at.api)));
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Loans) -> T) -> T {
+        f(&mut self.loans.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One request with what an App is lent; and that.
+    async fn ask_lent(&self, app: &App, of: (&At, Scope), ask: Ask) -> Result<(Answer, Lent), Unasked> {
+        let mut lent = self.borrow(app, of).await?;
+        let mut is_new = lent.is_new(Instant::now());
+        let mut answer = self.show(&lent, &ask).await?;
+        if answer.status == 401 && !is_new {
+            // It may have been taken back, as when the App's permissions were changed.
+            self.with(|loans| loans.forget(app.borrows(of.0, of.1), &lent.token));
+            lent = self.borrow(app, of).await?;
+            is_new = true;
+            answer = self.show(&lent, &ask).await?;
+        }
+        self.heed(app, of.0, &answer);
+        if is_new && is_no(&answer) {
+            // The next time it is new no more, and this counts.
+            let why = format!("the forge doesn't take yet what it has just lent the App ({})", answer.said());
+            return Err(Unasked::Away { why, may_come: false });
+        }
+        Ok((answer, lent))
+    }
+
+    /// One request with this, again as long as it isn't known yet.
+    async fn show(&self, lent: &Lent, ask: &Ask) -> Result<Answer, Unasked> {
+        let mut pause = PAUSES.0;
+        loop {
+            let answer = self.send(Kind::Github, &lent.token, ask.clone()).await?;
+            if !is_no(&answer) || !lent.is_new(Instant::now()) {
+                return Ok(answer);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 
     /// A token for one repository, with these rights: one that was lent already, or another.
-    pub(super) async fn borrow(&self, app: &App, at: &At, scope: Scope) -> Result<SecretString, Unasked> {
-        let (key, now) = (app.borrows(at, scope), Instant::now());
-        let known = self.with(|all| {
-            all.retain(|_, lent| lent.until > now);
-            all.get(&key).map(|lent| lent.token.clone())
-        });
-        if let Some(token) = known {
-            return Ok(token);
+    async fn borrow(&self, app: &App, (at, scope): (&At, Scope)) -> Result<Lent, Unasked> {
+        let (loan, now) = (app.borrows(at, scope), Instant::now());
+        let longer = if scope == Scope::Contents { LONGER } else { Duration::ZERO };
+        if let Some(lent) = self.with(|loans| loans.lent(loan, (now, longer))) {
+            return Ok(lent);
+        }
+        match Box::pin(self.borrow_anew(app, (at, scope))).await {
+            Ok(lent) => Ok(lent),
+            // What counts still is better than none.
+            Err(unasked) => {
+                self.with(|loans| loans.lent(loan, (Instant::now(), Duration::ZERO))).ok_or(unasked)
+            }
+        }
+    }
+
+    async fn borrow_anew(&self, app: &App, (at, scope): (&At, Scope)) -> Result<Lent, Unasked> {
+        if let Some(wait) = self.with(|loans| loans.wait(app.counted_by(&at.api), Instant::now())) {
+            return Err(Unasked::Limited(wait));
         }
         let answer = self.ask_as(&app.key, &app.name, app.borrow(at, scope)).await?;
         if !answer.is_success() {
+            self.heed(app, at, &answer);
             return Err(Unasked::Unlent(scope, answer));
         }
         let Some((token, counts)) = app::lent(&answer, Utc::now()) else {
             let why = "what answers there is no GitHub: it lends the App no token".to_owned();
             return Err(Unasked::Away { why, may_come: false });
         };
-        self.with(|all| all.insert(key, Lent { token: token.clone(), until: now + counts }));
-        Ok(token)
+        let made = Instant::now();
+        let lent = Lent { token, made, until: made + counts, is_tried: false };
+        self.with(|loans| loans.lend(app.borrows(at, scope), lent.clone()));
+        Ok(lent)
     }
 
-    fn forget(&self, app: &App, at: &At, scope: Scope, token: &SecretString) {
-        let key = app.borrows(at, scope);
-        self.with(|all| {
-            // Somebody else may have another one by now.
-            if all.get(&key).is_some_and(|lent| lent.token.expose_secret() == token.expose_secret()) {
-                all.remove(&key);
-            }
-        });
+    /// Whoever has asked too much borrows nothing before it may ask again.
+    fn heed(&self, app: &App, at: &At, answer: &Answer) {
+        if let Verdict::Wait(wait) = judge(answer, Utc::now().timestamp(), 0) {
+            self.with(|loans| loans.limit(app.counted_by(&at.api), Instant::now() + wait));
+        }
     }
 
     /// One request with this token, which is in nothing that is answered.

@@ -55,15 +55,18 @@ impl Forges {
         let answer = self.0.ask_as(&key, name, app::find(at, installation)).await.map_err(Unsaid::from)?;
         let (id, installation) = app::found(at, installation, &answer)
             .map_err(|why| why.map_or_else(Unsaid::Away, Unsaid::Unfit))?;
-        Ok(Arc::new(App { name: name.to_owned(), id, installation, key }))
+        let app = App { name: name.to_owned(), id, installation, key };
+        self.0.ask_anew(&app, at);
+        Ok(Arc::new(app))
     }
 
-    /// A token by which the repository can be cloned, and nothing else be done.
+    /// A token by which the repository can be cloned, and nothing else be done. `None`: nobody says now whether the App would be lent one, which it
+    /// never was.
     ///
     /// # Errors
-    /// The App isn't lent one, or GitHub can't be asked.
-    pub async fn lend_clone(&self, app: &App, at: &At) -> Result<SecretString, Unsaid> {
-        self.0.borrow(app, at, Scope::Contents).await.map_err(Unsaid::from)
+    /// The App isn't lent one; or it was before, and GitHub can't be asked.
+    pub async fn lend_clone(&self, app: &App, at: &At) -> Result<Option<SecretString>, Unsaid> {
+        self.0.lend_clone(app, at).await
     }
 
     /// Shows a check run. `now` and `strikes` as for [`Forges::show`].
@@ -100,7 +103,11 @@ impl Forges {
                     Err(Checked::Not(Verdict::Lost(why))) => return Checked::Not(Verdict::Again(why)),
                     Err(not) => return not,
                 };
-                match checks::found(&answer, run) {
+                let found = match checks::found(&answer, run) {
+                    Ok(found) => found,
+                    Err(why) => return Checked::Not(Verdict::Again(why.to_owned())),
+                };
+                match found {
                     Some(Found { id, is_over: true }) => {
                         let is_this = before.tried == Tried::This && matches!(run.stage, Stage::Over(_));
                         return if is_this { Checked::Shown(id) } else { Checked::Over };

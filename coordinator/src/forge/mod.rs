@@ -13,6 +13,7 @@ mod gitea;
 pub mod github;
 mod gitlab;
 pub mod judge;
+mod loans;
 mod repository;
 
 use std::fmt;

@@ -102,12 +102,9 @@ impl Repository {
     /// By what its forge counts how much it is asked: a token, or an App's installation. It may be of many hooks.
     pub fn counted_by(&self) -> Digest {
         let api = &self.at.api;
-        Digest::of(
-            match &self.access {
-                Access::Token(token) => format!("{api}\n{}", token.expose_secret()),
-                Access::App(app) => format!("{api}\n{}\n{}", app.id, app.installation),
-            }
-            .as_bytes(),
-        )
+        match &self.access {
+            Access::Token(token) => Digest::of(format!("{api}\n{}", token.expose_secret()).as_bytes()),
+            Access::App(app) => app.counted_by(api),
+        }
     }
 }

@@ -17,6 +17,7 @@ ALTER TABLE commit_readings ADD COLUMN detail jsonb;
 
 ALTER TABLE statuses
     -- What a fork proposes: the build by which it is approved, as long as nobody has; empty: nothing comes of it any more. Null: it isn't held.
+    -- It says nothing of what has a build, or isn't pending: coordinators of before leave it as it is.
     ADD COLUMN held text,
     -- As in commit_readings.
     ADD COLUMN detail jsonb,
@@ -29,7 +30,3 @@ ALTER TABLE statuses
 -- fits: older coordinators know of none of them
 -- locks: NOT VALID looks at no row
 ALTER TABLE statuses ADD CONSTRAINT statuses_checks_have_begun CHECK (check_id IS NULL OR check_of IS NOT NULL) NOT VALID;
--- fits: older coordinators know of nothing that is held
--- locks: NOT VALID looks at no row
-ALTER TABLE statuses ADD CONSTRAINT statuses_held_are_pending
-    CHECK (held IS NULL OR state = 'pending' AND build_id IS NULL) NOT VALID;

@@ -107,6 +107,21 @@ impl ForgeApi {
         self.state.checks.lock().unwrap().lent.clear();
     }
 
+    /// Answers the next requests with what was lent so, as it isn't known everywhere yet.
+    pub fn lags(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.state.checks.lock().unwrap().lag.extend(statuses);
+    }
+
+    /// Whether it can lend nothing now.
+    pub fn lends_nothing(&self, is_away: bool) {
+        self.state.checks.lock().unwrap().is_away = is_away;
+    }
+
+    /// How often it was asked for something that it hasn't lent.
+    pub fn refused(&self) -> usize {
+        self.state.checks.lock().unwrap().refused
+    }
+
     /// The rights of a token that was lent.
     pub fn rights(&self, token: &str) -> Option<Value> {
         self.state.checks.lock().unwrap().lent.get(token).cloned()

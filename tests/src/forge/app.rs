@@ -1,7 +1,7 @@
 //! What a GitHub App has of the fake of GitHub's API (`super::api`): it shows itself by what its key has signed, which is verified for real,
 //! is lent tokens with no more rights than it has, and makes check runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -105,6 +105,11 @@ pub(super) struct Checks {
     /// The rights of each token that was lent.
     pub lent: HashMap<String, Value>,
     pub times: usize,
+    /// So the next requests with what was lent are answered, as it isn't known everywhere yet.
+    pub lag: VecDeque<u16>,
+    /// So many loans were refused, and whether the next are answered 503.
+    pub refused: usize,
+    pub is_away: bool,
     pub runs: Vec<Run>,
 }
 
@@ -145,14 +150,22 @@ impl Checks {
                 return no(404, "Not Found");
             }
             if path == loan && method == Method::POST {
-                return self.lend(body);
+                let said = if self.is_away { no(503, "No server is available") } else { self.lend(body) };
+                self.refused +=
+                    usize::from(matches!(&said, Of::Answer(answer) if !answer.status().is_success()));
+                return said;
             }
             return yes(
                 200,
-                &json!({"id": INSTALLATION, "app_id": APP, "permissions": permissions, "suspended_at": null}),
+                &json!({"id": INSTALLATION, "app_id": APP, "account": {"login": "Acme"}, "permissions": permissions, "suspended_at": null}),
             );
         }
         let Some(may) = self.lent.get(shown) else { return no(401, "Bad credentials") };
+        match self.lag.pop_front() {
+            Some(401) => return no(401, "Bad credentials"),
+            Some(status) => return no(status, "Resource not accessible by integration"),
+            None => {}
+        }
         let Some(rest) = path.strip_prefix("/repos/acme/app") else { return no(404, "Not Found") };
         let may = |name: &str| may[name].as_str().unwrap_or_default();
         if rest.starts_with("/hooks") && may("repository_hooks") != "write"

@@ -7,7 +7,7 @@ use farm_store::default_project;
 use farm_store::hooks::again::Anew;
 use farm_store::hooks::deliveries::{DeliveryState, End};
 use farm_store::hooks::sending::{CLAIM, Check, Counts, Untaken};
-use farm_store::hooks::statuses::{Detail, StatusState, Whole};
+use farm_store::hooks::statuses::{Detail, StatusState, Wanted, Whole};
 use farm_store::hooks::tokens::{KnownApp, SealedToken};
 
 use crate::fixture::{World, tester};
@@ -95,6 +95,22 @@ async fn a_check_run_is_looked_for_where_nobody_has_heard_of_it_and_what_is_over
         "1"
     );
     store.status_sent(epoch, &one, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_held_an_older_coordinator_may_say_to_be_built() {
+    let (world, waiting) = told(&["1"]).await;
+    let (store, epoch, about) = (&world.store, world.epoch, push_of('a'));
+    let held = Wanted {
+        held: Some("7f3k2m".parse().unwrap()),
+        ..wanted("farm/app", StatusState::Pending, "waits", None)
+    };
+    assert!(store.want_statuses(epoch, &waiting[0], &about, &[held], Whole::Open).await.unwrap());
+    // Those of before know nothing of what is held.
+    let build = "UPDATE statuses SET build_id = gen_random_uuid(), begun_id = gen_random_uuid(), build = '7f3k2n' WHERE held = '7f3k2m' RETURNING 1";
+    assert_eq!(world.database.psql(build), "1");
+    let end = "UPDATE statuses SET state = 'success' WHERE held = '7f3k2m' RETURNING 1";
+    assert_eq!(world.database.psql(end), "1");
 }
 
 #[tokio::test]

@@ -134,6 +134,11 @@ impl App {
         Digest::of(format!("{api}\n{full_name}\n{id:?}\n{name}\n{installation}\n{key}\n{scope:?}").as_bytes())
     }
 
+    /// By what GitHub counts how much is asked there: its installation.
+    pub fn counted_by(&self, api: &str) -> Digest {
+        Digest::of(format!("{api}\n{}\n{}", self.id, self.installation).as_bytes())
+    }
+
     /// Asks for a token for that repository alone.
     pub fn borrow(&self, at: &At, scope: Scope) -> Ask {
         let mut body = json!({"permissions": scope.permissions()});
@@ -222,6 +227,19 @@ pub fn found(at: &At, asked: Option<i64>, answer: &Answer) -> Result<(i64, i64),
     let (Some(id), Some(app)) = (number("id"), number("app_id")) else {
         return Err(Err("what answers there is no GitHub: it names no installation".to_owned()));
     };
+    // One that is looked for at the repository is its owner's.
+    if let Some(asked) = asked {
+        let owner = at.full_name.split('/').next().unwrap_or_default();
+        let Some(account) = answer.body.pointer("/account/login").and_then(Value::as_str) else {
+            return Err(Err("what answers there is no GitHub: it names no account".to_owned()));
+        };
+        if !account.eq_ignore_ascii_case(owner) {
+            return unfit(
+                format!("installation {asked} is that of {account}, and {owner} has the repository"),
+                "leave --installation out, and the farm looks for it",
+            );
+        }
+    }
     if answer.body.get("suspended_at").is_some_and(|at| !at.is_null()) {
         return unfit("the App's installation is suspended".to_owned(), "end that where it is installed");
     }

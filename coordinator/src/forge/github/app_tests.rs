@@ -118,6 +118,13 @@ fn an_app_has_to_be_installed_and_to_be_let_make_check_runs() {
         unfit(None, &answer(401, json!({"message": "A JSON web token could not be decoded"})))
             .contains("could not be decoded")
     );
+    // One that somebody names has to be that of the repository's owner.
+    let mut named = installed(json!("write"));
+    assert!(matches!(found(&at(None), Some(5), &named), Err(Err(_))));
+    named.body["account"] = json!({"login": "Acme"});
+    assert_eq!(found(&at(None), Some(5), &named), Ok((7, 5)));
+    named.body["account"] = json!({"login": "other"});
+    assert!(unfit(Some(5), &named).contains("that of other, and acme has the repository"));
     let mut suspended = installed(json!("write"));
     suspended.body["suspended_at"] = json!("2026-01-01T00:00:00Z");
     assert!(unfit(None, &suspended).contains("suspended"));

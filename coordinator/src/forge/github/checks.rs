@@ -45,8 +45,6 @@ pub enum Conclusion {
     Cancelled,
     /// It says nothing of the commit.
     Neutral,
-    /// Somebody has to do something.
-    ActionRequired,
 }
 
 /// What is shown at lines of a file.
@@ -93,7 +91,6 @@ fn body(run: &Run) -> Value {
         Stage::Over(Conclusion::Failure) => ("completed", Some("failure")),
         Stage::Over(Conclusion::Cancelled) => ("completed", Some("cancelled")),
         Stage::Over(Conclusion::Neutral) => ("completed", Some("neutral")),
-        Stage::Over(Conclusion::ActionRequired) => ("completed", Some("action_required")),
     };
     body["status"] = Value::from(status);
     if let Some(conclusion) = conclusion {
@@ -118,7 +115,7 @@ pub fn change(at: &At, id: i64, run: &Run) -> Ask {
 pub fn list(at: &At, app: i64, run: &Run) -> Ask {
     let (name, commit) = (escaped(&run.name), &run.commit);
     Ask::get(format!(
-        "{}/repos/{}/commits/{commit}/check-runs?check_name={name}&app_id={app}&filter=all&per_page=100",
+        "{}/repos/{}/commits/{commit}/check-runs?check_name={name}&app_id={app}&filter=all&per_page=10",
         at.api, at.full_name
     ))
 }
@@ -128,14 +125,18 @@ pub fn look(at: &At, id: i64) -> Ask {
     Ask::get(format!("{}/{id}", all(at)))
 }
 
-/// The run that is meant, in a list or alone.
-pub fn found(answer: &Answer, run: &Run) -> Option<Found> {
-    let is_it = |one: &&Value| one["external_id"].as_str() == Some(&run.external_id);
-    let one = match answer.body["check_runs"].as_array() {
-        Some(all) => all.iter().find(is_it)?,
-        None => Some(&answer.body).filter(is_it)?,
+/// The run that is meant, in a list or alone, if it is there.
+///
+/// # Errors
+/// The answer is none: it was cut off, or can't be read. That says nothing of what is there.
+pub fn found(answer: &Answer, run: &Run) -> Result<Option<Found>, &'static str> {
+    let all = match answer.body["check_runs"].as_array() {
+        Some(all) => all.as_slice(),
+        None if id(&answer.body).is_some() => std::slice::from_ref(&answer.body),
+        None => return Err("what the forge says of its check runs can't be read"),
     };
-    Some(Found { id: id(one)?, is_over: one["status"] == "completed" })
+    let one = all.iter().find(|one| one["external_id"].as_str() == Some(&run.external_id));
+    Ok(one.and_then(|one| Some(Found { id: id(one)?, is_over: one["status"] == "completed" })))
 }
 
 /// The id of what was made or changed.
@@ -187,7 +188,7 @@ mod tests {
             message: "m".to_owned(),
         };
         let over = Run {
-            stage: Stage::Over(Conclusion::ActionRequired),
+            stage: Stage::Over(Conclusion::Neutral),
             target: Some("https://farm.example".to_owned()),
             annotations: vec![note; 60],
             ..run()
@@ -198,7 +199,7 @@ mod tests {
             (Method::PATCH, "https://api.github.com/repos/acme/app/check-runs/9")
         );
         let body = changed.body.unwrap();
-        assert_eq!((&body["status"], &body["conclusion"]), (&json!("completed"), &json!("action_required")));
+        assert_eq!((&body["status"], &body["conclusion"]), (&json!("completed"), &json!("neutral")));
         assert_eq!(body["details_url"], "https://farm.example");
         let notes = body["output"]["annotations"].as_array().unwrap();
         let first = json!({
@@ -213,11 +214,15 @@ mod tests {
         let all = listed(json!({"total_count": 2, "check_runs": [
             {"id": 8, "external_id": "farm 2", "status": "queued"}, {"id": 9, "external_id": "farm 1", "status": "completed"}
         ]}));
-        assert_eq!(found(&all, &run()), Some(Found { id: 9, is_over: true }));
+        assert_eq!(found(&all, &run()), Ok(Some(Found { id: 9, is_over: true })));
         let alone = listed(json!({"id": 9, "external_id": "farm 1", "status": "in_progress"}));
-        assert_eq!(found(&alone, &run()), Some(Found { id: 9, is_over: false }));
-        assert_eq!(found(&listed(json!({"check_runs": []})), &run()), None);
-        assert_eq!(found(&listed(json!({"id": 9, "external_id": "another"})), &run()), None);
+        assert_eq!(found(&alone, &run()), Ok(Some(Found { id: 9, is_over: false })));
+        assert_eq!(found(&listed(json!({"check_runs": []})), &run()), Ok(None));
+        assert_eq!(found(&listed(json!({"id": 9, "external_id": "another"})), &run()), Ok(None));
+        // What was cut off, or is no answer, says of no run that it isn't there.
+        for cut in [Value::Null, json!({}), json!("<html>"), json!({"total_count": 1})] {
+            assert!(found(&listed(cut.clone()), &run()).is_err(), "{cut}");
+        }
         let url = list(&at(), 7, &run()).url;
         assert!(
             url.contains("/commits/aaaa")

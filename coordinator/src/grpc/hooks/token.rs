@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::forge::ask::Webhook;
+use crate::forge::ask::{Webhook, is_of};
 use crate::forge::github::app;
 use crate::forge::{Access, Kind, Named, Repository, Unsaid};
 use crate::grpc::builds::mounts::covered;
@@ -103,6 +103,14 @@ pub(super) async fn set(
         None => Access::Token(token.clone()),
         Some(_) if kind != Kind::Github => {
             return Err(invalid(format!("{provider} has no Apps; give a token, without --app")));
+        }
+        // Its key's signature, and what is lent for clones, would come to somebody else.
+        Some(_) if !is_of(&at.api, &hook.host) => {
+            return Err(invalid(format!(
+                "an App is known to the API of its own host only, and {} is none of {}; make the hook anew, with --api-url as that host has it, or \
+                 without",
+                at.api, hook.host
+            )));
         }
         Some(Asked { name, installation }) => {
             app::name(name).map_err(|why| Unkept::Invalid(Invalid::new("App", name, why)))?;

@@ -9,6 +9,7 @@ use farm_types::{AttemptId, GitPlace, GitUrl, ProjectId};
 use secrecy::ExposeSecret as _;
 use tonic::Status;
 
+use crate::forge::ask::is_of;
 use crate::forge::{Access, Named, Unsaid};
 use crate::grpc::builds::mounts::covered;
 use crate::grpc::status;
@@ -52,13 +53,14 @@ pub(crate) async fn lent(
         .map_err(|why| Status::failed_precondition(why.to_string()))?;
     let Access::App(app) = &at.access else { return Ok(none) };
     match Box::pin(shared.forges.lend_clone(app, &at.at)).await {
-        Ok(token) => Ok(v1::LendGitLoginResponse {
+        Ok(Some(token)) => Ok(v1::LendGitLoginResponse {
             username: USERNAME.to_owned(),
             token: token.expose_secret().to_owned(),
             place: GitPlace::of(url).as_str().to_owned(),
             ..Default::default()
         }),
         // What is public is fetched without; of all else git says it.
+        Ok(None) => Ok(none),
         Err(unfit @ Unsaid::Unfit(_)) => {
             tracing::debug!(%unfit, "the App isn't lent a token for clones");
             Ok(none)
@@ -67,11 +69,12 @@ pub(crate) async fn lent(
     }
 }
 
-/// Whether what is fetched is the hook's repository at its forge: nobody else is shown what is lent.
+/// Whether what is fetched is the hook's repository at its forge, and that is where what is lent comes from: nobody else is shown it.
 fn is_own(hook: &HookApp, url: &GitUrl) -> bool {
     let path = url.path().trim_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path);
-    url.host().eq_ignore_ascii_case(&hook.host) && path.eq_ignore_ascii_case(&hook.full_name)
+    let is_its_api = hook.api_url.as_deref().is_none_or(|api| is_of(api, &hook.host));
+    is_its_api && url.host().eq_ignore_ascii_case(&hook.host) && path.eq_ignore_ascii_case(&hook.full_name)
 }
 
 #[cfg(test)]
@@ -108,5 +111,8 @@ mod tests {
         ] {
             assert_eq!(is_own(&hook, &url.parse().unwrap()), expected, "{url}");
         }
+        // What another's API lends is for no other host.
+        let elsewhere = HookApp { api_url: Some("https://api.github.com".to_owned()), ..hook };
+        assert!(!is_own(&elsewhere, &"https://git.example:8443/acme/app.git".parse().unwrap()));
     }
 }

@@ -84,12 +84,13 @@ pub(super) fn is_over(one: &ToSend) -> bool {
 }
 
 fn stage(one: &ToSend) -> Stage {
-    match (one.state, one.held.as_deref()) {
+    // What older coordinators say to be built they don't say to be held no more.
+    match (one.state, one.held.as_deref().filter(|_| one.build.is_none())) {
         // Nobody can approve it any more. It isn't shown as gone wrong: anybody may propose what others have made.
         (StatusState::Pending, Some("")) => Stage::Over(Conclusion::Neutral),
-        (StatusState::Pending, Some(_)) => Stage::Over(Conclusion::ActionRequired),
         (StatusState::Pending, None) if one.build.is_some() => Stage::Goes,
-        (StatusState::Pending, None) => Stage::Queued,
+        // Also what waits for its approval: what has to be done would be shown as what has failed, and the commit may be others', too.
+        (StatusState::Pending, _) => Stage::Queued,
         (StatusState::Success, _) => Stage::Over(Conclusion::Success),
         (StatusState::Failure, _) => Stage::Over(Conclusion::Failure),
         // Also what was never begun: one that is skipped passes for good where a check has to pass.

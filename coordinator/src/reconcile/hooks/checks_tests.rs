@@ -46,7 +46,9 @@ fn a_check_run_is_as_far_as_its_image_and_what_is_over_is_left_as_it_is() {
     for (state, build, held, expected) in [
         (StatusState::Pending, None, None, Stage::Queued),
         (StatusState::Pending, Some("7f3k2m"), None, Stage::Goes),
-        (StatusState::Pending, None, Some("7f3k2m"), Stage::Over(Conclusion::ActionRequired)),
+        (StatusState::Pending, None, Some("7f3k2m"), Stage::Queued),
+        (StatusState::Pending, Some("7f3k2m"), Some("7f3k2m"), Stage::Goes),
+        (StatusState::Pending, Some("7f3k2m"), Some(""), Stage::Goes),
         (StatusState::Pending, None, Some(""), Stage::Over(Conclusion::Neutral)),
         (StatusState::Success, Some("7f3k2m"), None, Stage::Over(Conclusion::Success)),
         (StatusState::Failure, None, None, Stage::Over(Conclusion::Failure)),

@@ -28,6 +28,8 @@ pub(super) struct Told {
     /// A fork's pull request.
     fork: Option<u64>,
     images: Vec<Wanted>,
+    /// Its rules are the repository's file, and wrong.
+    is_files: bool,
     /// What is wrong on which lines of the commit's own rules.
     places: Vec<(u32, String)>,
 }
@@ -60,8 +62,9 @@ impl Told {
         self.image(image, (StatusState::Pending, what), None, Some(by.clone()));
     }
 
-    /// The rules of the commit itself are wrong. What is proposed has those of its base, whose lines may be others.
+    /// The rules are the repository's file, and wrong. What is proposed has those of its base, whose lines may be others.
     pub(super) fn wrong(&mut self, problems: &Problems) {
+        self.is_files = true;
         if self.about.as_ref().is_some_and(|about| about.kind != "pull_request") {
             let place = |problem: &farm_rules::Problem| {
                 Some((u32::try_from(problem.at.line).ok()?, problem.what.to_string()))
@@ -110,7 +113,8 @@ impl Told {
     fn red(&self, end: Option<&End>) -> Option<(String, Detail)> {
         let is_red = self.images.iter().any(|one| one.state == StatusState::Failure);
         end.filter(|end| end.state == DeliveryState::Failed && !is_red).map(|end| {
-            let mut text = end.reason.clone();
+            // What the repository's file says its readers know; of the project's own rules, and its fetches, they are told one line.
+            let mut text = if self.is_files { end.reason.clone() } else { line(&end.reason) };
             let most = (0..=LONGEST_DETAIL).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
             text.truncate(most);
             (line(&end.reason), Detail { text, places: self.places.clone() })
@@ -214,6 +218,16 @@ mod tests {
             assert_eq!(told.whole(Some(&no)), whole);
             assert_eq!(told.whole(None), Whole::Open);
         }
+    }
+
+    #[test]
+    fn only_of_the_repositorys_own_file_all_is_said() {
+        let failed = end(DeliveryState::Failed, "the rules of hook app: 2:1: no\n 3:1: token s3cr3t");
+        let text = |told: &Told| told.red(Some(&failed)).map(|(_, detail)| detail.text);
+        let mut told = Told::default();
+        assert_eq!(text(&told).as_deref(), Some("the rules of hook app: 2:1: no (and 1 more)"));
+        told.is_files = true;
+        assert_eq!(text(&told).as_deref(), Some(failed.reason.as_str()));
     }
 
     #[test]

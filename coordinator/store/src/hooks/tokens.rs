@@ -151,27 +151,33 @@ impl Store {
             None => shut_out(&mut tx, SCHEMAS.0, "statuses at forges").await?,
         }
         let app_id = new.app.as_ref().map(|app| app.id);
-        // Nobody else's check runs can be changed.
-        sqlx::query!(
-            "UPDATE statuses s SET check_of = NULL, check_id = NULL, check_tried = NULL
-             WHERE s.project_id = $1 AND s.hook_id = $2 AND s.check_of IS NOT NULL AND NOT EXISTS (
-                SELECT FROM hook_tokens t WHERE t.project_id = $1 AND t.hook_id = $2 AND t.app_id = $3)",
+        // In the order in which all lock them: the hook, its token, its statuses.
+        let found = sqlx::query_scalar!(
+            "SELECT true FROM hooks WHERE project_id = $1 AND id = $2 AND name = $3 AND removed_at IS NULL FOR NO KEY UPDATE",
             project.as_uuid(),
             hook.as_uuid(),
-            app_id
+            name
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
-        let set = sqlx::query!(
+        if found.is_none() {
+            return Err(StoreError::NotFound("hook"));
+        }
+        let before = sqlx::query_scalar!(
+            "SELECT app_id FROM hook_tokens WHERE project_id = $1 AND hook_id = $2 FOR NO KEY UPDATE",
+            project.as_uuid(),
+            hook.as_uuid()
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .flatten();
+        sqlx::query!(
             "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by, app, app_id, installation)
-             SELECT h.project_id, h.id, $4, $5, $6, $7, $8, $9, $10, $11 FROM hooks h
-             WHERE h.project_id = $1 AND h.id = $2 AND h.name = $3 AND h.removed_at IS NULL FOR NO KEY UPDATE
-             ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
                 sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed, created_by = EXCLUDED.created_by, created_at = farm_now(),
                 trouble = '', trouble_at = NULL, app = EXCLUDED.app, app_id = EXCLUDED.app_id, installation = EXCLUDED.installation",
             project.as_uuid(),
             hook.as_uuid(),
-            name,
             new.version,
             new.key.by,
             new.key.bytes,
@@ -183,8 +189,16 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        if set.rows_affected() != 1 {
-            return Err(StoreError::NotFound("hook"));
+        if before.is_none() || before != app_id {
+            // Nobody else's check runs can be changed.
+            sqlx::query!(
+                "UPDATE statuses SET check_of = NULL, check_id = NULL, check_tried = NULL
+                 WHERE project_id = $1 AND hook_id = $2 AND check_of IS NOT NULL",
+                project.as_uuid(),
+                hook.as_uuid()
+            )
+            .execute(&mut *tx)
+            .await?;
         }
         sqlx::query!(
             "UPDATE statuses SET attempts = 0, unknowns = 0, due_at = farm_now(), given_up = NULL, wanted_at = farm_now()

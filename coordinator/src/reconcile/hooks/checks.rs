@@ -84,7 +84,7 @@ pub(super) fn is_over(one: &ToSend) -> bool {
 }
 
 fn stage(one: &ToSend) -> Stage {
-    // What older coordinators say to be built they don't say to be held no more.
+    // Older coordinators say that it has a build, and leave what is held as it was.
     match (one.state, one.held.as_deref().filter(|_| one.build.is_none())) {
         // Nobody can approve it any more. It isn't shown as gone wrong: anybody may propose what others have made.
         (StatusState::Pending, Some("")) => Stage::Over(Conclusion::Neutral),

@@ -66,6 +66,8 @@ use spool::Spool;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
 /// How long a worker that ends waits until acknowledged results are off its disk.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
+/// How often is looked for mirrors that nobody has used for long; each fetch does so, too.
+const TIDIED_EVERY: Duration = Duration::from_secs(3600);
 /// How long attempts that were told to stop may take.
 const STOPPED_WITHIN: Duration = Duration::from_secs(25);
 /// How long a worker that was told to stop at once waits for the answers.
@@ -245,6 +247,15 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
         coordinators: config.coordinators.hosts(),
         git,
         archives,
+    });
+    let tidy = Arc::clone(&runner);
+    keepers.spawn(async move {
+        loop {
+            if let Some(git) = &tidy.git {
+                git.tidy().await;
+            }
+            sleep(TIDIED_EVERY).await;
+        }
     });
     let probed = ready.subscribe();
     let disks = DiskWatch {

@@ -2,6 +2,7 @@
 //! trusted, with nothing lent. The forge's API is a fake ([`farm_tests::forge::api`]); the workers are ones that the test plays.
 
 use farm_proto::v1::{self, finished::Outcome};
+use farm_tests::browser::Browser;
 use farm_tests::database::psql;
 use farm_tests::farm::{Farm, output};
 use farm_tests::forge::Forge;
@@ -70,8 +71,11 @@ async fn untrusted(farm: &Farm) -> Sim {
 async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_trusted() {
     let (port, api) = (free_port(), ForgeApi::start());
     let listen = format!("127.0.0.1:{port}");
-    let builder = Farm::builder().arg("--hooks-listen").arg(&listen).arg("--insecure-secrets");
-    let builder = builder.env("FARM_STAGING", "staging.invalid").env("FARM_PATCHED_ENGINES", "docker 0");
+    let builder = Farm::builder().arg("--hooks-listen").arg(&listen).arg("--web-listen").arg(&listen);
+    let builder = builder
+        .arg("--insecure-secrets")
+        .env("FARM_STAGING", "staging.invalid")
+        .env("FARM_PATCHED_ENGINES", "docker 0");
     let farm = builder.start();
     let url = api.url();
     let add = [
@@ -209,6 +213,25 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     assert!(said.contains("is approved, and built now"), "{said}");
     fetch_at(&mut trusted, "refs/pull/9/head", &a, ("Dockerfile", "FROM scratch\n")).await;
     assert_eq!(over(&farm, "four")["state"], "done");
+
+    // So does one on the build's page, by the head that it shows.
+    forge.deliver("five", "pull_request", &pull_request("opened", 10, &a));
+    fetch_at(&mut trusted, "refs/heads/main", &"0".repeat(40), (".farm.yaml", RULES)).await;
+    let build = held(&farm, "five");
+    let path = format!("/b/{build}?project=default");
+    let mut admin = Browser::new(port);
+    assert_eq!(admin.sign_in(&path, &farm.token()).status, 303);
+    let page = admin.get(&path);
+    assert!(page.body.contains(&a) && page.body.contains("eve/app"), "{page:?}");
+    let approve = |commit: &str| {
+        let form = [("guard", page.guard()), ("commit", commit)];
+        admin.clone().post(&format!("/b/{build}/approve?project=default"), &form)
+    };
+    assert_eq!(approve(&b).status, 409, "another head than was shown");
+    let given = approve(&a);
+    assert_eq!(given.status, 303, "{given:?}");
+    fetch_at(&mut trusted, "refs/pull/10/head", &a, ("Dockerfile", "FROM scratch\n")).await;
+    assert_eq!(over(&farm, "five")["state"], "done");
 
     // What is closed waits no more.
     forge.deliver("three", "pull_request", &pull_request("opened", 8, &a));

@@ -14,6 +14,7 @@ mod notices;
 mod outputs;
 mod processes;
 mod published;
+mod pushes;
 mod scale;
 mod service;
 mod sick;

@@ -285,6 +285,11 @@ impl Git {
         Ok(Looked { head, refs, nothing, _folder: job.folder })
     }
 
+    /// Removes what nobody has used for long.
+    pub async fn tidy(&self) {
+        self.mirrors.trim().await;
+    }
+
     /// Removes what is kept of a project's repository, or of all of a project's: it or its login is gone. Waits for those who use it.
     pub async fn forget(&self, project: ProjectId, repository: Option<&GitUrl>) {
         self.mirrors.forget(project, repository).await;

@@ -257,6 +257,10 @@ async fn a_login_opens_its_host_and_is_seen_nowhere_else() {
     };
     order.login = login("another");
     assert_eq!(bench.code(&order).await, "git_login_refused");
+    // Nor is one that is known, and may not read this.
+    let mut forbidden = bench.order("forbidden/app");
+    forbidden.login = login(PASSWORD);
+    assert_eq!(bench.code(&forbidden).await, "git_login_refused");
     (order.login, order.source.keep_git) = (login(PASSWORD), true);
     let checkout = bench.fetch(&order).await.unwrap();
     assert_eq!((checkout.commit.as_str(), bench.server.leaks()), (commit.as_str(), 0));

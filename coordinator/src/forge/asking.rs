@@ -16,7 +16,7 @@ use super::ask::{Answer, Ask, At};
 use super::github;
 use super::github::app::{self, App, Scope};
 use super::judge::{Verdict, judge};
-use super::loans::{Lent, Loans, is_no};
+use super::loans::{Lent, Loans, says_little};
 use super::repository::{Access, Kind, Repository};
 use crate::outbound::{Client, Failed, body};
 
@@ -70,17 +70,9 @@ impl Asking {
         if let Some(lent) = known(LONGER).filter(|lent| lent.is_tried) {
             return Ok(Some(lent.token));
         }
-        if let Some(answer) = self.with(|loans| loans.refused(loan, Instant::now())) {
-            return Err(Unasked::Unlent(Scope::Contents, answer).into());
-        }
         // Git shows it once: it has to be known at GitHub by then, and the name still be that of the hook's repository.
         let said = match Box::pin(self.ask_lent(app, (at, Scope::Contents), github::look(at))).await {
             Ok((answer, lent)) => readable(&answer, at).map(|()| lent),
-            Err(Unasked::Unlent(scope, answer)) if app::unlent(scope, &answer).is_ok() => {
-                let refused = (answer.clone(), Instant::now());
-                self.with(|loans| loans.refuse(loan, app.counted_by(&at.api), refused));
-                Err(Unasked::Unlent(scope, answer).into())
-            }
             Err(unasked) => Err(unasked.into()),
         };
         match said {
@@ -119,7 +111,7 @@ impl Asking {
             answer = self.show(&lent, &ask).await?;
         }
         self.heed(app, of.0, &answer);
-        if is_new && is_no(&answer) {
+        if is_new && says_little(&answer) {
             // The next time it is new no more, and this counts.
             let why = format!("the forge doesn't take yet what it has just lent the App ({})", answer.said());
             return Err(Unasked::Away { why, may_come: false });
@@ -132,7 +124,7 @@ impl Asking {
         let mut pause = PAUSES.0;
         loop {
             let answer = self.send(Kind::Github, &lent.token, ask.clone()).await?;
-            if !is_no(&answer) || !lent.is_new(Instant::now()) {
+            if !says_little(&answer) || !lent.is_new(Instant::now()) {
                 return Ok(answer);
             }
             sleep(pause).await;
@@ -160,9 +152,17 @@ impl Asking {
         if let Some(wait) = self.with(|loans| loans.wait(app.counted_by(&at.api), Instant::now())) {
             return Err(Unasked::Limited(wait));
         }
+        let loan = app.borrows(at, scope);
+        if let Some(answer) = self.with(|loans| loans.refused(loan, Instant::now())) {
+            return Err(Unasked::Unlent(scope, answer));
+        }
         let answer = self.ask_as(&app.key, &app.name, app.borrow(at, scope)).await?;
         if !answer.is_success() {
             self.heed(app, at, &answer);
+            if app::unlent(scope, &answer).is_ok() {
+                let refused = (answer.clone(), Instant::now());
+                self.with(|loans| loans.refuse(loan, app.counted_by(&at.api), refused));
+            }
             return Err(Unasked::Unlent(scope, answer));
         }
         let Some((token, counts)) = app::lent(&answer, Utc::now()) else {
@@ -171,7 +171,7 @@ impl Asking {
         };
         let made = Instant::now();
         let lent = Lent { token, made, until: made + counts, is_tried: false };
-        self.with(|loans| loans.lend(app.borrows(at, scope), lent.clone()));
+        self.with(|loans| loans.lend(loan, lent.clone()));
         Ok(lent)
     }
 

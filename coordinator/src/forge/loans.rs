@@ -38,6 +38,11 @@ pub(super) fn is_no(answer: &Answer) -> bool {
     answer.status == 401 || answer.status == 403 && !is_limited(answer)
 }
 
+/// Whether this may only say that what was just lent isn't known everywhere: what a token may not see isn't there for it.
+pub(super) fn says_little(answer: &Answer) -> bool {
+    is_no(answer) || answer.status == 404
+}
+
 /// What wasn't lent.
 struct Refused {
     answer: Answer,
@@ -148,6 +153,7 @@ mod tests {
             (no(201, ""), false),
         ] {
             assert_eq!(is_no(&answer), expected, "{answer:?}");
+            assert_eq!(says_little(&answer), expected || answer.status == 404, "{answer:?}");
         }
         let new = [0, 9, 10].map(|at| lent.is_new(made + Duration::from_secs(at)));
         assert_eq!(new, [true, true, false]);

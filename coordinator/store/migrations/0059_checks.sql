@@ -6,7 +6,9 @@ ALTER TABLE hook_tokens
     -- installation at the repository. Null: it is a token.
     ADD COLUMN app text,
     ADD COLUMN app_id bigint,
-    ADD COLUMN installation bigint;
+    ADD COLUMN installation bigint,
+    -- It was lent a token for clones when GitHub was asked last.
+    ADD COLUMN lends_clones boolean NOT NULL DEFAULT false;
 -- fits: older coordinators write no Apps
 -- locks: NOT VALID looks at no row
 ALTER TABLE hook_tokens ADD CONSTRAINT hook_tokens_of_apps_are_whole

@@ -339,7 +339,7 @@ async fn what_a_hook_fetches_of_its_repository_is_lent_what_reads_that_and_no_mo
     }
     api.install(&app, json!({"checks": "write", "contents": "read"}));
     give_app(&farm, &app.pem, &[]).ok();
-    api.lags([403]);
+    api.lags([404]);
     let lent = lend(&mut sim, &lease).await;
     assert_eq!((lent.username.as_str(), lent.place.as_str()), ("x-access-token", "git.example/acme/app"));
     assert_eq!(api.rights(&lent.token), Some(json!({"contents": "read", "metadata": "read"})));

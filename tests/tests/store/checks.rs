@@ -32,6 +32,15 @@ async fn a_check_run_is_looked_for_where_nobody_has_heard_of_it_and_what_is_over
     store.set_hook_token(&tester(), default_project(), "app", of.hook, &app(7)).await.unwrap();
     let known = store.hook_token(default_project(), of.hook).await.unwrap().unwrap().app.unwrap();
     assert_eq!((known.name.as_str(), known.id, known.installation), ("Iv23li", 7, 5));
+    // What it is lent is noted as long as it has this key.
+    let lends = || world.database.psql("SELECT lends_clones FROM hook_tokens");
+    let version: uuid::Uuid = world.database.psql("SELECT version FROM hook_tokens").parse().unwrap();
+    store.note_clones(default_project(), (of.hook, version), true).await.unwrap();
+    assert_eq!(lends(), "t");
+    let key = SealedToken { version: uuid::Uuid::new_v4(), ..app(7) };
+    store.set_hook_token(&tester(), default_project(), "app", of.hook, &key).await.unwrap();
+    store.note_clones(default_project(), (of.hook, version), true).await.unwrap();
+    assert_eq!(lends(), "f");
     let want = async |state| {
         let wanted = [wanted("farm/app", state, "why", None)];
         store.want_statuses(epoch, of, &about, &wanted, Whole::Open).await.unwrap()

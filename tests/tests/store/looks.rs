@@ -483,6 +483,12 @@ async fn schedules_come_once_and_images_that_move_often_are_built_upon_once() {
     let many: Vec<(HookId, NewOwn)> = (0..12).map(|n| (app.id, another(n))).collect();
     let made = store.make_own(epoch, project, &many).await.unwrap();
     assert_eq!(made.iter().filter(|made| **made == Made::TooMany).count(), 2, "{made:?}");
+    // Several images are one where one move has led to all of them.
+    let image = |n: u128| format!("r.example/b:{n}");
+    let led = |n: u128| NewOwn { root: root(100, &image(n), 200 + n), ..own("base_image", &image(n)) };
+    let led: Vec<(HookId, NewOwn)> = (0..5).map(|n| (app.id, led(n))).collect();
+    let made = store.make_own(epoch, project, &led).await.unwrap();
+    assert!(made.iter().all(|made| !matches!(made, Made::TooMany | Made::Known)), "{made:?}");
     world.database.psql("UPDATE deliveries SET state = 'ignored', finished_at = farm_now() WHERE own LIKE 'base_image r.example%'");
     // It is processed once more like any other.
     let over = End { state: DeliveryState::Done, reason: String::new(), builds: Vec::new() };

@@ -1,12 +1,15 @@
 //! What a hook's fetches are lent by its GitHub App, where the project has no login for the repository: a token for that repository alone, by
 //! which it can be read and no more, and which ends within the hour.
 
+use std::time::Duration;
+
 use farm_hooks::Provider;
 use farm_proto::v1;
 use farm_store::StoreError;
 use farm_store::hooks::tokens::HookApp;
 use farm_types::{AttemptId, GitPlace, GitUrl, ProjectId};
 use secrecy::ExposeSecret as _;
+use tokio::time::timeout;
 use tonic::Status;
 
 use crate::forge::ask::is_of;
@@ -16,6 +19,8 @@ use crate::grpc::status;
 use crate::hooks::token::repository;
 use crate::shared::Shared;
 
+/// So long it may take: a worker waits for 40 s.
+const LENT_WITHIN: Duration = Duration::from_secs(30);
 /// As whom GitHub is shown such a token by git.
 const USERNAME: &str = "x-access-token";
 
@@ -52,17 +57,35 @@ pub(crate) async fn lent(
     let at = repository(shared, (project, hook.hook), named, &hook.token)
         .map_err(|why| Status::failed_precondition(why.to_string()))?;
     let Access::App(app) = &at.access else { return Ok(none) };
-    match Box::pin(shared.forges.lend_clone(app, &at.at)).await {
-        Ok(Some(token)) => Ok(v1::LendGitLoginResponse {
-            username: USERNAME.to_owned(),
-            token: token.expose_secret().to_owned(),
-            place: GitPlace::of(url).as_str().to_owned(),
-            ..Default::default()
-        }),
+    // Whoever asks goes away soon after.
+    let lending = timeout(LENT_WITHIN, Box::pin(shared.forges.lend_clone(app, &at.at)));
+    let said = lending.await.unwrap_or_else(|_| Err(Unsaid::Away("GitHub takes long to answer".to_owned())));
+    let noted = async |lends: bool| {
+        if hook.lends_clones == lends {
+            return Ok(());
+        }
+        let noted = shared.store.note_clones(project, (hook.hook, hook.token.version), lends).await;
+        noted.map_err(status::store)
+    };
+    match said {
+        Ok(Some(token)) => {
+            noted(true).await?;
+            Ok(v1::LendGitLoginResponse {
+                username: USERNAME.to_owned(),
+                token: token.expose_secret().to_owned(),
+                place: GitPlace::of(url).as_str().to_owned(),
+                ..Default::default()
+            })
+        }
+        // Another coordinator was lent one, or this one before it was started again.
+        Ok(None) if hook.lends_clones => {
+            Err(Status::unavailable("GitHub doesn't say now what the App is lent"))
+        }
         // What is public is fetched without; of all else git says it.
         Ok(None) => Ok(none),
         Err(unfit @ Unsaid::Unfit(_)) => {
             tracing::debug!(%unfit, "the App isn't lent a token for clones");
+            noted(false).await?;
             Ok(none)
         }
         Err(Unsaid::Away(why)) => Err(Status::unavailable(why)),
@@ -94,6 +117,7 @@ mod tests {
             api_url: None,
             full_name: "acme/app".to_owned(),
             repository_id: None,
+            lends_clones: false,
             token: SealedToken {
                 version: uuid::Uuid::nil(),
                 key: SealedKey { by: String::new(), bytes: Vec::new() },

@@ -204,7 +204,7 @@ async fn go_on(shared: &Shared, epoch: Epoch, look: &Look, known: &mut Known) ->
             }
         }
         BuildState::Failed => {
-            if record.failure.as_ref().is_some_and(is_of_host) {
+            if record.failure.as_ref().is_some_and(|failure| is_of_host(failure, look.is_doubted)) {
                 known.note_away(&look.asks, Instant::now());
             }
             let why = record.failure.as_ref().map_or("", |failure| failure.message.as_str());
@@ -220,9 +220,9 @@ async fn go_on(shared: &Shared, epoch: Epoch, look: &Look, known: &mut Known) ->
     store.end_look(epoch, look, &trouble(shared, look, &why)).await
 }
 
-/// Whether others of the same host fare no better.
-fn is_of_host(failure: &Failure) -> bool {
-    matches!(failure.code, FailureCode::GitUnreachable | FailureCode::GitTooSlow)
+/// Whether others of the same host fare no better. A look through a long history takes its time anywhere.
+fn is_of_host(failure: &Failure, is_doubted: bool) -> bool {
+    failure.code == FailureCode::GitUnreachable || failure.code == FailureCode::GitTooSlow && !is_doubted
 }
 
 /// Submits a look's build; the inner error is why it isn't taken.

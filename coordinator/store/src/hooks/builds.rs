@@ -171,7 +171,8 @@ impl Store {
         Ok(is_told.fetch_one(&self.pool).await?)
     }
 
-    /// Whether a delivery has no place, and another one has had its own about the same ref at this commit, which nobody has moved since.
+    /// Whether a delivery has no place, and another one has had its own about the same ref at this commit, which nobody has moved since; or
+    /// the ref is gone, so that nothing is to be had of it.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -183,7 +184,8 @@ impl Store {
     ) -> Result<bool> {
         let is_placed = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.id = $3 AND d.order_key IS NULL)
-                  AND EXISTS (SELECT FROM ref_heads r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4 AND r.placed = $5) AS "placed!""#,
+                  AND EXISTS (SELECT FROM ref_heads r WHERE r.project_id = $1 AND r.hook_id = $2 AND r.git_ref = $4
+                     AND (r.placed = $5 OR r.commit_id IS NULL)) AS "placed!""#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             of.id,

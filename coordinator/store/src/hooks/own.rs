@@ -195,7 +195,7 @@ async fn take_root(
         r#"SELECT EXISTS (SELECT FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND root = $3
                      AND (base IN ($4, '') OR $4 = '*')) AS "known!",
                   EXISTS (SELECT FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND root = $3 AND told_by = $5) AS "told!",
-                  (SELECT count(*) FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND is_own
+                  (SELECT count(DISTINCT root) FROM hook_roots WHERE project_id = $1 AND hook_id = $2 AND is_own AND root <> $3
                      AND made_at > farm_now() - interval '1 hour') AS "count!""#,
         project,
         hook,

@@ -89,11 +89,36 @@ pub struct HookApp {
     pub full_name: String,
     /// By which its forge knows it.
     pub repository_id: Option<String>,
+    /// It was lent a token for clones the last time that its forge has said so or not.
+    pub lends_clones: bool,
     /// The App's key.
     pub token: SealedToken,
 }
 
 impl Store {
+    /// Notes whether a hook's App is lent tokens for clones, unless it has another key by now.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn note_clones(
+        &self,
+        project: ProjectId,
+        (hook, version): (HookId, Uuid),
+        lends: bool,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        sqlx::query!(
+            "UPDATE hook_tokens SET lends_clones = $4 WHERE project_id = $1 AND hook_id = $2 AND version = $3",
+            project.as_uuid(),
+            hook.as_uuid(),
+            version,
+            lends
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await
+    }
+
     /// The App of the hook by which an attempt's fetch was begun: one of a delivery's, or a look at where refs are. `None`: there is none.
     ///
     /// # Errors
@@ -101,7 +126,7 @@ impl Store {
     pub async fn app_of_fetch(&self, attempt: AttemptId) -> Result<Option<HookApp>> {
         let row = sqlx::query!(
             "SELECT h.id, h.provider, h.host, h.api_url, h.full_name, h.repository_id, t.version, t.key_id, t.sealed_key, t.sealed, t.app,
-                    t.app_id, t.installation
+                    t.app_id, t.installation, t.lends_clones
              FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
                JOIN hooks h ON h.project_id = b.project_id JOIN hook_tokens t ON t.project_id = h.project_id AND t.hook_id = h.id
@@ -121,6 +146,7 @@ impl Store {
             api_url: row.api_url,
             full_name: row.full_name,
             repository_id: row.repository_id,
+            lends_clones: row.lends_clones,
             token: SealedToken {
                 version: row.version,
                 key: SealedKey { by: row.key_id, bytes: row.sealed_key },
@@ -175,7 +201,8 @@ impl Store {
             "INSERT INTO hook_tokens (project_id, hook_id, version, key_id, sealed_key, sealed, created_by, app, app_id, installation)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (project_id, hook_id) DO UPDATE SET version = EXCLUDED.version, key_id = EXCLUDED.key_id,
                 sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed, created_by = EXCLUDED.created_by, created_at = farm_now(),
-                trouble = '', trouble_at = NULL, app = EXCLUDED.app, app_id = EXCLUDED.app_id, installation = EXCLUDED.installation",
+                trouble = '', trouble_at = NULL, app = EXCLUDED.app, app_id = EXCLUDED.app_id, installation = EXCLUDED.installation,
+                lends_clones = false",
             project.as_uuid(),
             hook.as_uuid(),
             new.version,

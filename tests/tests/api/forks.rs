@@ -214,25 +214,6 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     fetch_at(&mut trusted, "refs/pull/9/head", &a, ("Dockerfile", "FROM scratch\n")).await;
     assert_eq!(over(&farm, "four")["state"], "done");
 
-    // So does one on the build's page, by the head that it shows.
-    forge.deliver("five", "pull_request", &pull_request("opened", 10, &a));
-    fetch_at(&mut trusted, "refs/heads/main", &"0".repeat(40), (".farm.yaml", RULES)).await;
-    let build = held(&farm, "five");
-    let path = format!("/b/{build}?project=default");
-    let mut admin = Browser::new(port);
-    assert_eq!(admin.sign_in(&path, &farm.token()).status, 303);
-    let page = admin.get(&path);
-    assert!(page.body.contains(&a) && page.body.contains("eve/app"), "{page:?}");
-    let approve = |commit: &str| {
-        let form = [("guard", page.guard()), ("commit", commit)];
-        admin.clone().post(&format!("/b/{build}/approve?project=default"), &form)
-    };
-    assert_eq!(approve(&b).status, 409, "another head than was shown");
-    let given = approve(&a);
-    assert_eq!(given.status, 303, "{given:?}");
-    fetch_at(&mut trusted, "refs/pull/10/head", &a, ("Dockerfile", "FROM scratch\n")).await;
-    assert_eq!(over(&farm, "five")["state"], "done");
-
     // What is closed waits no more.
     forge.deliver("three", "pull_request", &pull_request("opened", 8, &a));
     fetch_at(&mut trusted, "refs/heads/main", &"0".repeat(40), (".farm.yaml", RULES)).await;
@@ -241,4 +222,35 @@ async fn a_fork_is_built_once_its_head_is_approved_and_by_no_machine_that_is_tru
     assert!(over(&farm, "three")["reason"].as_str().unwrap().contains("closed"));
     let late = farm.cli(&["approve", &build, "--yes"]);
     assert!(late.status == 2 && late.stderr.contains("closed"), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_approved_on_the_page_that_shows_it() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let farm = Farm::builder().arg("--hooks-listen").arg(&listen).arg("--web-listen").arg(&listen).start();
+    let url = "https://git.example/acme/app.git";
+    let add = ["hook", "add", "github", "acme/app", "--clone-url", url, "--host", "git.example", "--json"];
+    let forge = Forge::of(port, &farm.cli(&add).json());
+    let mut greeting = hello("git", 1);
+    greeting.features.push("git".to_owned());
+    let mut trusted = Sim::connect(&Client::connect(&farm).await, greeting).await.unwrap();
+    let (a, b) = ("a".repeat(40), "b".repeat(40));
+    forge.deliver("one", "pull_request", &pull_request("opened", 7, &a));
+    fetch_at(&mut trusted, "refs/heads/main", &"0".repeat(40), (".farm.yaml", RULES)).await;
+    let build = held(&farm, "one");
+    let path = format!("/b/{build}?project=default");
+    let mut admin = Browser::new(port);
+    assert_eq!(admin.sign_in(&path, &farm.token()).status, 303);
+    let page = admin.get(&path);
+    assert!(page.body.contains(&a) && page.body.contains("waits for your approval"), "{page:?}");
+    let approve = |commit: &str| {
+        let form = [("guard", page.guard()), ("commit", commit)];
+        admin.clone().post(&format!("/b/{build}/approve?project=default"), &form)
+    };
+    assert_eq!(approve(&b).status, 409, "another head than was shown");
+    let given = approve(&a);
+    assert_eq!(given.status, 303, "{given:?}");
+    fetch_at(&mut trusted, "refs/pull/7/head", &a, ("Dockerfile", "FROM scratch\n")).await;
+    assert_eq!(over(&farm, "one")["state"], "done");
 }

@@ -66,7 +66,7 @@ use spool::Spool;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
 /// How long a worker that ends waits until acknowledged results are off its disk.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
-/// How often is looked for mirrors that nobody has used for long; each fetch does so, too.
+/// How often is looked for mirrors that nobody has used for long (each fetch does so, too), and for those whose reason has gone.
 const TIDIED_EVERY: Duration = Duration::from_secs(3600);
 /// How long attempts that were told to stop may take.
 const STOPPED_WITHIN: Duration = Duration::from_secs(25);
@@ -253,6 +253,7 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
         loop {
             if let Some(git) = &tidy.git {
                 git.tidy().await;
+                link::kept::forget_gone(&tidy.client, git).await;
             }
             sleep(TIDIED_EVERY).await;
         }

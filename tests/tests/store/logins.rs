@@ -2,12 +2,16 @@
 
 use farm_store::StoreError;
 use farm_store::builds::mounts::{NewMounts, SealedKey, SealedMounts, SealedValue};
-use farm_store::people::git_logins::{GitLoginId, GitLoginKind, SealedGitLogin};
+use farm_store::hooks::registered::NewHook;
+use farm_store::hooks::tokens::{KnownApp, SealedToken};
+use farm_store::people::git_logins::{GitLoginId, GitLoginKind, KeptRepository, SealedGitLogin};
 use farm_store::people::logins::{LoginBy, NewLogin, SealedPassword};
 use farm_types::{MountId, RegistryHost, ValueType};
 use uuid::Uuid;
 
 use crate::fixture::{PUBLISH, tester, world};
+use crate::hooks::{hook, secret};
+use crate::statuses::token;
 
 #[tokio::test]
 async fn a_login_counts_until_it_is_removed_and_keeps_out_coordinators_that_know_none() {
@@ -199,4 +203,49 @@ async fn a_login_for_git_is_found_by_its_host_and_kind_and_its_key_is_exchanged(
         (exchanged, last) = (exchanged + 1, Some(id.clone()));
     }
     assert_eq!(exchanged, 4);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_repository_goes_with_its_project_and_with_the_login_that_opened_it() {
+    let world = world().await;
+    let (store, project) = (&world.store, farm_store::default_project());
+    let of = |project, repository: &str, place: &str| KeptRepository {
+        project,
+        repository: repository.to_owned(),
+        place: place.to_owned(),
+    };
+    let (app, web) = ("https://git.example/acme/app.git", "https://git.example/acme/web.git");
+    let kept = [
+        of(project, app, ""),
+        of(project, web, "git.example/acme"),
+        of(Uuid::new_v4().into(), app, ""),
+        of(project, app, "git.example/acme/app"),
+    ];
+    assert_eq!(store.gone_repositories(&kept).await.unwrap(), [1, 2, 3]);
+    let login = SealedGitLogin {
+        id: GitLoginId { project, place: "git.example/acme".parse().unwrap(), kind: GitLoginKind::Token },
+        version: Uuid::new_v4(),
+        username: "x".to_owned(),
+        host_keys: Vec::new(),
+        key: SealedKey { by: "key".to_owned(), bytes: b"1".to_vec() },
+        bytes: b"sealed".to_vec(),
+    };
+    store.set_git_login(&tester(), &login).await.unwrap();
+    assert_eq!(store.gone_repositories(&kept).await.unwrap(), [2, 3]);
+    // What a hook's App was lent is for the hook's repository, as long as it is the App's.
+    let hook = NewHook { clone_url: Some(app.to_owned()), ..hook("app", &secret()) };
+    store.add_hook(&tester(), &hook).await.unwrap();
+    store.set_hook_token(&tester(), project, "app", hook.id, &token()).await.unwrap();
+    assert_eq!(store.gone_repositories(&kept).await.unwrap(), [2, 3], "that is no App");
+    let key = SealedToken {
+        version: Uuid::new_v4(),
+        app: Some(KnownApp { name: "Iv23li".to_owned(), id: 7, installation: 5 }),
+        ..token()
+    };
+    store.set_hook_token(&tester(), project, "app", hook.id, &key).await.unwrap();
+    assert_eq!(store.gone_repositories(&kept).await.unwrap(), [2]);
+    store.remove_hook_token(&tester(), project, "app", hook.id).await.unwrap();
+    store.remove_git_logins(&tester(), project, &login.id.place).await.unwrap();
+    assert_eq!(store.gone_repositories(&kept).await.unwrap(), [1, 2, 3]);
+    assert!(store.gone_repositories(&[]).await.unwrap().is_empty());
 }

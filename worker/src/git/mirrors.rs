@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use farm_types::git::GitUrl;
-use farm_types::{Digest, ProjectId};
+use farm_types::{Digest, GitPlace, ProjectId};
 use tokio::sync::RwLock;
 
 use super::account::{Account, own_folder, passage};
@@ -23,6 +23,17 @@ const MOST_PACKS: usize = 50;
 const USED: &str = "used";
 /// One that wasn't used for so long goes: its project, or the login for it, may be gone.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a mirror is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// For which project.
+    pub project: ProjectId,
+    /// Which repository.
+    pub repository: GitUrl,
+    /// The place of the login by which it was fetched last.
+    pub place: Option<GitPlace>,
+}
 
 /// A lock on one mirror.
 pub(crate) type Lock = Arc<RwLock<()>>;
@@ -83,10 +94,31 @@ impl Mirrors {
         path.join("HEAD").exists() && !is_locked && count < MOST_PACKS && folder_size(path) <= most
     }
 
-    /// Notes that it was used now.
-    pub(crate) fn used(path: &Path) {
+    /// Notes that it was used now, and by the login of that place.
+    pub(crate) fn used(path: &Path, repository: &GitUrl, place: Option<&GitPlace>) {
+        let place = place.map_or("", GitPlace::as_str);
         // An unwritten one is removed sooner, no more.
-        let _ = fs::write(path.with_extension(USED), b"");
+        let _ = fs::write(path.with_extension(USED), format!("{}\n{place}\n", repository.as_str()));
+    }
+
+    /// All that are here, but for those of workers of before, which didn't note what they are of.
+    pub(crate) async fn kept(&self) -> Vec<Kept> {
+        let folder = self.folder.clone();
+        let read = move || {
+            let of = |project: PathBuf| {
+                let id: ProjectId = project.file_name()?.to_str()?.parse().ok()?;
+                let notes = entries(&project).into_iter();
+                let notes = notes.filter(|path| path.extension().is_some_and(|extension| extension == USED));
+                Some(notes.filter_map(move |path| {
+                    let note = fs::read_to_string(path).ok()?;
+                    let mut lines = note.lines();
+                    let repository = lines.next()?.parse().ok()?;
+                    Some(Kept { project: id, repository, place: lines.next()?.parse().ok() })
+                }))
+            };
+            entries(&folder).into_iter().filter_map(of).flatten().collect()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
 
     /// Removes a project's mirror of one repository, or all of a project's.

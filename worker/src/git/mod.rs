@@ -30,5 +30,6 @@ mod tree;
 
 pub use error::FetchError;
 pub(crate) use error::{disk, trouble, user};
+pub use mirrors::Kept;
 pub use order::{GitLimits, GitLogin, Order};
 pub use runner::{Checkout, Git, Looked};

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farm_types::git::{Commit, GitPoint, GitUrl, RefName};
-use farm_types::{FailureCode, ProjectId};
+use farm_types::{FailureCode, GitPlace, ProjectId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, give, own_folder, passage};
 use super::error::{FetchError, disk, trouble, user};
-use super::mirrors::{Mirrors, remove};
+use super::mirrors::{Kept, Mirrors, remove};
 use super::modules::{self, Submodule};
-use super::order::Order;
+use super::order::{GitLogin, Order};
 use super::program::{Bounds, Call, Program};
 use super::refs::{Chosen, unknown};
 use super::remote::{Remote, kept};
@@ -285,6 +285,11 @@ impl Git {
         Ok(Looked { head, refs, nothing, _folder: job.folder })
     }
 
+    /// What is kept.
+    pub async fn kept(&self) -> Vec<Kept> {
+        self.mirrors.kept().await
+    }
+
     /// Removes what nobody has used for long.
     pub async fn tidy(&self) {
         self.mirrors.trim().await;
@@ -330,15 +335,20 @@ impl<'a> Job<'a> {
         self.git.program.account.as_ref()
     }
 
-    /// A repository elsewhere. The order's login is for its place, and for its own host by its own scheme.
-    async fn remote<'u>(&'u self, url: &'u GitUrl, name: &str) -> Result<Remote<'u>, FetchError> {
+    /// The order's login, if it is for this, and its place: it is for that, and for its own host by its own scheme.
+    fn login_of(&self, url: &GitUrl) -> Option<(&'a GitLogin, GitPlace)> {
         let own = &self.order.source.repository;
-        let is_for = match &self.order.login_for {
-            Some(place) => place.covers(url),
-            None => url == own,
+        let (is_for, place) = match &self.order.login_for {
+            Some(place) => (place.covers(url), place.clone()),
+            None => (url == own, GitPlace::of(own)),
         };
         let is_own = is_for && (url.scheme(), url.host()) == (own.scheme(), own.host());
-        let login = self.order.login.as_ref().filter(|_| is_own);
+        Some((self.order.login.as_ref().filter(|_| is_own)?, place))
+    }
+
+    /// A repository elsewhere.
+    async fn remote<'u>(&'u self, url: &'u GitUrl, name: &str) -> Result<Remote<'u>, FetchError> {
+        let login = self.login_of(url).map(|(login, _)| login);
         let route = self.bounds.within(guard::route(url, &self.order.reach)).await??;
         Remote::new(&self.git.program, url, &route, login, self.folder.0.join(name))
     }
@@ -431,7 +441,7 @@ impl<'a> Job<'a> {
                 made.map_err(|error| disk("no mirror of a repository can be made", &error))?;
                 self.init(&mirror, &what.chosen.wanted, remote.url).await?;
             }
-            Mirrors::used(&mirror);
+            Mirrors::used(&mirror, remote.url, self.login_of(remote.url).map(|(_, place)| place).as_ref());
             let fetched = self.fetch_once(remote, &what.chosen.wanted, &mirror).await;
             if fetched.is_err() {
                 // What it left half way.

@@ -5,13 +5,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use farm_types::ProjectId;
 use farm_types::git::{GitSource, Lfs};
+use farm_types::{GitPlace, ProjectId};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::server::{PASSWORD, Server, USER, Upstream};
-use super::{Checkout, FetchError, Git, GitLimits, GitLogin, Order};
+use super::{Checkout, FetchError, Git, GitLimits, GitLogin, Kept, Order};
 use crate::buildkit::Fetches;
 
 struct Bench {
@@ -174,6 +174,8 @@ async fn a_commit_becomes_files_and_the_next_one_brings_differences_only() {
     assert_eq!((one.commit.as_str(), two.commit.as_str()), (fourth.as_str(), fourth.as_str()));
 
     let order = bench.order("app");
+    let kept = Kept { project: bench.project, repository: order.source.repository.clone(), place: None };
+    assert_eq!(bench.git.kept().await, [kept]);
     bench.git.forget(bench.project, Some(&order.source.repository)).await;
     assert!(bench.mirrors().is_empty() && !mirrors.exists());
     let (commit, git_ref) = bench.git.resolve(&order, &CancellationToken::new()).await.unwrap();
@@ -264,6 +266,9 @@ async fn a_login_opens_its_host_and_is_seen_nowhere_else() {
     (order.login, order.source.keep_git) = (login(PASSWORD), true);
     let checkout = bench.fetch(&order).await.unwrap();
     assert_eq!((checkout.commit.as_str(), bench.server.leaks()), (commit.as_str(), 0));
+    let place = GitPlace::of(&order.source.repository).as_str().parse().ok();
+    let kept = Kept { project: bench.project, repository: order.source.repository.clone(), place };
+    assert_eq!(bench.git.kept().await, [kept]);
     let found = std::process::Command::new("grep")
         .args(["-rlE", "s3cr", "."])
         .current_dir(bench.folder.path())

@@ -9,6 +9,7 @@ pub mod agents;
 pub mod chunks;
 pub mod control;
 pub mod events;
+pub mod kept;
 pub mod limit;
 mod line;
 pub mod mounts;

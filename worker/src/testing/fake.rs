@@ -470,6 +470,13 @@ impl WorkerService for Fake {
         Ok(Response::new(v1::LendGitLoginResponse::default()))
     }
 
+    async fn check_kept(
+        &self,
+        _: Request<v1::CheckKeptRequest>,
+    ) -> Result<Response<v1::CheckKeptResponse>, Status> {
+        Ok(Response::new(v1::CheckKeptResponse::default()))
+    }
+
     async fn open_source(
         &self,
         _: Request<v1::OpenSourceRequest>,

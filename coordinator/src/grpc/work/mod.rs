@@ -4,6 +4,7 @@
 mod clones;
 mod control;
 mod fetch;
+mod kept;
 mod receive;
 mod source;
 
@@ -282,6 +283,14 @@ impl WorkerService for Work {
         let is_encrypted = people::caller(&request)?.is_encrypted;
         let fetch = source::Fetch::of(&self.shared, lease(request.into_inner().lease, holder)?).await?;
         fetch.login(&self.shared, is_encrypted).await.map(Response::new)
+    }
+
+    async fn check_kept(
+        &self,
+        request: Request<v1::CheckKeptRequest>,
+    ) -> Result<Response<v1::CheckKeptResponse>, Status> {
+        trusted_holder(&request)?;
+        kept::check(&self.shared, request.into_inner().kept).await.map(Response::new)
     }
 
     async fn open_source(

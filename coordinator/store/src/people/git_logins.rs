@@ -49,6 +49,17 @@ pub struct GitLoginId {
     pub kind: GitLoginKind,
 }
 
+/// A repository whose objects a worker keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRepository {
+    /// For which project.
+    pub project: ProjectId,
+    /// Its address.
+    pub repository: String,
+    /// The place of the login by which it was fetched last; empty: without.
+    pub place: String,
+}
+
 /// A login, sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedGitLogin {
@@ -195,6 +206,31 @@ impl Store {
         by.did(&mut tx, deed).await?;
         tx.commit().await?;
         Ok(kinds)
+    }
+
+    /// Which of these have no reason to be kept, by their places: their project isn't there any more, or neither is the login by which they
+    /// were fetched. (What a hook's App is lent is for its own repository.)
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn gone_repositories(&self, kept: &[KeptRepository]) -> Result<Vec<i64>> {
+        let projects: Vec<Uuid> = kept.iter().map(|one| one.project.as_uuid()).collect();
+        let repositories: Vec<String> = kept.iter().map(|one| one.repository.clone()).collect();
+        let places: Vec<String> = kept.iter().map(|one| one.place.clone()).collect();
+        let gone = sqlx::query_scalar!(
+            r#"SELECT kept.n - 1 AS "n!"
+               FROM unnest($1::uuid[], $2::text[], $3::text[]) WITH ORDINALITY AS kept (project, repository, place, n)
+               WHERE NOT EXISTS (SELECT FROM projects p WHERE p.id = kept.project AND p.removed_at IS NULL)
+                  OR kept.place <> ''
+                     AND NOT EXISTS (SELECT FROM git_logins l WHERE l.project_id = kept.project AND l.place = kept.place)
+                     AND NOT EXISTS (SELECT FROM hooks h JOIN hook_tokens t ON t.project_id = h.project_id AND t.hook_id = h.id
+                        WHERE h.project_id = kept.project AND h.removed_at IS NULL AND t.app IS NOT NULL AND h.clone_url = kept.repository)
+               ORDER BY kept.n"#,
+            &projects,
+            &repositories,
+            &places
+        );
+        Ok(gone.fetch_all(&self.pool).await?)
     }
 
     /// Notes that a login was lent.

@@ -13,8 +13,9 @@
 #                                         what a coordinator needs for the connections of workers that have nothing to do (two
 #                                         each; 500 workers unless said): with TLS beside without
 #   tests/bench.sh hooks [--pairs N]      deliveries by webhook: 200 a second for 20 seconds, while what they push is fetched and built
-#                                         (by simulated workers), from the first byte to the answer (measure=answered_…); 50 one
-#                                         after the other, from there to a worker's first job (assigned_…). And a repository of
+#                                         (by simulated workers), from the first byte to the answer (measure=answered_…); from the
+#                                         last answer until none waits any more (processed_…); 50 one after the other, from the first
+#                                         byte to a worker's first job (assigned_…). And a repository of
 #                                         20,000 files of which one was changed, fetched by a worker that has fetched it before,
 #                                         against `git clone --depth 1` (measure=refetch); 9 pairs unless said
 #

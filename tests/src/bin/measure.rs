@@ -16,7 +16,7 @@ use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, FarmBuilder, WorkerSpec, output};
 use farm_tests::git::GitHost;
 use farm_tests::pushes;
-use farm_tests::pushes::rate::{Rate, percentile};
+use farm_tests::pushes::rate::{Rate, Times, percentile};
 use farm_tests::scale::connections::{Needs, hold};
 use farm_tests::scale::{self, Form};
 use serde_json::Value;
@@ -106,16 +106,22 @@ fn connections(workers: usize) {
 fn hooks(pairs: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let rate = Rate { per_second: 200, seconds: 20, hooks: 8, followed: 50 };
-    let times = runtime.block_on(pushes::rate::measure(rate));
-    for (measure, times) in [("answered", &times.answered), ("assigned", &times.assigned)] {
+    let of_all = |measure: &str, times: &[f64]| {
         for of_hundred in [50, 99] {
-            let value = percentile(times, of_hundred);
+            let (value, count) = (percentile(times, of_hundred), times.len());
             println!(
-                "bench hooks measure={measure}_p{of_hundred}_milliseconds value={value:.1} deliveries={}",
-                times.len()
+                "bench hooks measure={measure}_p{of_hundred}_milliseconds value={value:.1} deliveries={count}"
             );
         }
-    }
+    };
+    runtime.block_on(pushes::rate::measure(rate, |times| match times {
+        Times::Answered(times) => of_all("answered", &times),
+        Times::Processed(time) => println!(
+            "bench hooks measure=processed_milliseconds value={time:.0} deliveries={}",
+            rate.per_second * rate.seconds
+        ),
+        Times::Assigned(times) => of_all("assigned", &times),
+    }));
 
     let host = GitHost::start();
     let files: Vec<(String, String)> =

@@ -28,11 +28,13 @@ pub struct Rate {
 
 /// Milliseconds, in the order of their length.
 #[derive(Clone, Debug)]
-pub struct Times {
+pub enum Times {
     /// From a delivery's first byte to its answer, while all of them come and are built.
-    pub answered: Vec<f64>,
-    /// From there until a worker is given the first job for it.
-    pub assigned: Vec<f64>,
+    Answered(Vec<f64>),
+    /// From the last answer until nothing waits any more: one.
+    Processed(f64),
+    /// From a delivery's first byte until a worker is given the first job for it.
+    Assigned(Vec<f64>),
 }
 
 /// The time below which so many of a hundred are.
@@ -40,7 +42,8 @@ pub fn percentile(sorted: &[f64], of_hundred: usize) -> f64 {
     sorted.get(sorted.len() * of_hundred / 100).or(sorted.last()).copied().unwrap_or(f64::NAN)
 }
 
-pub async fn measure(rate: Rate) -> Times {
+/// Each is said as soon as it is known.
+pub async fn measure(rate: Rate, mut said: impl FnMut(Times)) {
     let port = free_port();
     let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).config(MANY).start();
     let forges: Vec<Forge> = (0..rate.hooks)
@@ -91,13 +94,19 @@ pub async fn measure(rate: Rate) -> Times {
     }
     let mut answered = posts.join_all().await;
     answered.sort_by(f64::total_cmp);
+    said(Times::Answered(answered));
 
     let begin = Instant::now();
     let waiting = "SELECT count(*) FROM deliveries WHERE state = 'received'";
-    while crate::database::psql(farm.database_url(), waiting) != "0" {
-        assert!(begin.elapsed() < 20 * LOST, "deliveries wait for ever");
+    loop {
+        let left = crate::database::psql(farm.database_url(), waiting);
+        if left == "0" {
+            break;
+        }
+        assert!(begin.elapsed() < 20 * LOST, "{left} deliveries wait for ever");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    said(Times::Processed(begin.elapsed().as_secs_f64() * 1000.0));
     let mut assigned = Vec::new();
     for n in 0..rate.followed {
         let push = branches.push(&format!("one-{n}"), &mut random);
@@ -113,9 +122,9 @@ pub async fn measure(rate: Rate) -> Times {
         assigned.push(at.duration_since(begin).as_secs_f64() * 1000.0);
     }
     assigned.sort_by(f64::total_cmp);
+    said(Times::Assigned(assigned));
     over.store(true, Ordering::Relaxed);
     for worker in workers {
         worker.await.unwrap();
     }
-    Times { answered, assigned }
 }

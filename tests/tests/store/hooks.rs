@@ -283,6 +283,73 @@ async fn deliveries_about_a_ref_take_turns_at_looking_and_a_place_is_of_what_the
 }
 
 #[tokio::test]
+async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_before_that_look_is_passed() {
+    let world = world().await;
+    let (store, epoch) = (&world.store, world.epoch);
+    let key = secret();
+    let app = hook("app", &key);
+    store.add_hook(&tester(), &app).await.unwrap();
+    for id in ["1", "2", "3", "4"] {
+        keep(&world, &app, &key, id, id.as_bytes()).await;
+    }
+    let ids = async || -> Vec<String> {
+        store.waiting_deliveries(10).await.unwrap().into_iter().map(|one| one.id).collect()
+    };
+    let waiting = store.waiting_deliveries(10).await.unwrap();
+    let [one, two, three, four] = &waiting[..] else { panic!() };
+    let (main, other): (RefName, RefName) =
+        ("refs/heads/main".parse().unwrap(), "refs/heads/other".parse().unwrap());
+    // The first looks before anybody knows of the others; while it does, they are none of what is due.
+    assert!(store.line_up(epoch, one, &main).await.unwrap());
+    for behind in [two, three] {
+        assert!(!store.line_up(epoch, behind, &main).await.unwrap());
+    }
+    assert!(store.line_up(epoch, four, &other).await.unwrap());
+    assert_eq!(ids().await, ["1", "4"]);
+    // It came to nothing. Now the newest of them, and not the next.
+    let end = End { state: DeliveryState::Ignored, reason: "moved on".to_owned(), builds: Vec::new() };
+    store.end_delivery(epoch, one, &end).await.unwrap();
+    assert_eq!(ids().await, ["3", "4"]);
+    // Unless that one waits for something else.
+    store.put_off_delivery(epoch, three, Duration::from_secs(60), "away", false).await.unwrap();
+    assert_eq!(ids().await, ["2", "4"]);
+    world
+        .database
+        .psql("UPDATE deliveries SET due_at = farm_now() - interval '1 second', attempts = 0 WHERE id = '3'");
+    assert_eq!(ids().await, ["3", "4"]);
+
+    // Its look finds the ref: that says where it is to those that came before the look, and to no others.
+    assert!(store.line_up(epoch, three, &main).await.unwrap());
+    let rules = OfDelivery {
+        hook: app.id,
+        delivery: "3".to_owned(),
+        run: 0,
+        part: Part::Rules,
+        image: String::new(),
+        git_ref: main.clone(),
+        order_key: None,
+    };
+    store.submit(&NewBuild { of: Some(rules), ..world.new_build("r", "linux/amd64", &[]) }).await.unwrap();
+    let [b, c]: [Commit; 2] = ["2", "3"].map(|digit| digit.repeat(40).parse().unwrap());
+    assert_eq!(store.passed_by(two, &main).await.unwrap(), None);
+    store.place_delivery(epoch, three, &main, &c, Moves::Told).await.unwrap().unwrap();
+    assert_eq!(store.passed_by(two, &main).await.unwrap(), Some(c.clone()));
+    assert_eq!(store.passed_by(two, &other).await.unwrap(), None, "that is another ref");
+    assert_eq!(store.passed_by(three, &main).await.unwrap(), None, "it is the one that was seen");
+    assert_eq!(store.passed_by(four, &main).await.unwrap(), None, "it came later, and may be newer");
+    assert_eq!(ids().await, ["3", "2", "4"], "each goes on");
+    // Who has it processed once more wants to know where the ref is now.
+    store.end_delivery(epoch, two, &end).await.unwrap();
+    store.redeliver(&tester(), default_project(), "app", "2").await.unwrap();
+    let waiting = store.waiting_deliveries(10).await.unwrap();
+    let again = waiting.iter().find(|one| one.id == "2").unwrap();
+    assert_eq!(store.passed_by(again, &main).await.unwrap(), None);
+    // What is gone, and comes back, was seen by nobody.
+    store.place_delivery(epoch, again, &main, &b, Moves::Told).await.unwrap().unwrap();
+    assert_eq!(store.passed_by(two, &main).await.unwrap(), None, "by an earlier one nothing is passed");
+}
+
+#[tokio::test]
 async fn a_hooks_own_rules_are_kept_so_often_a_day_and_the_same_ones_once() {
     let world = world().await;
     let (store, project) = (&world.store, default_project());

@@ -106,6 +106,9 @@ async fn follow(
     if moves(of, &happened.event) == Moves::Found && shared.loops.is_told(of, git_ref).await? {
         return Ok(Begun::Goes(format!("waits for what its forge has told of {git_ref} meanwhile")));
     }
+    if let Some(begun) = passed(shared, of, happened).await? {
+        return Ok(begun);
+    }
     if !shared.loops.line_up(epoch, of, git_ref).await? {
         return Ok(Begun::Goes(format!("waits for an earlier delivery about {git_ref}")));
     }
@@ -198,6 +201,26 @@ async fn follow(
         images.said.push(format!("a fork's, approved by {by}: built, and published nowhere"));
     }
     Ok(images.end(&plan, &name))
+}
+
+/// Whether a later delivery's look has shown already that the ref has moved on: of a burst most need no look of their own. What may be newer than that look
+/// has seen, as the forge's servers for git don't all know of a push at once, looks itself.
+async fn passed(shared: &Shared, of: &Waiting, happened: &Happened) -> Step<Option<Begun>> {
+    let event = &happened.event;
+    let Some(commit) = expected(event) else { return Ok(None) };
+    if of.own.is_some() || of.is_placed || moves(of, event) != Moves::Told {
+        return Ok(None);
+    }
+    let seen = shared.loops.passed_by(of, &event.git_ref).await?;
+    let passed = seen.filter(|seen| *seen != commit && happened.before.as_ref() != Some(seen));
+    Ok(passed.map(|seen| {
+        let git_ref = &event.git_ref;
+        Begun::Ignored(format!(
+            "it has moved on since: {git_ref} is at {}, not at {}",
+            seen.short(),
+            commit.short()
+        ))
+    }))
 }
 
 /// Rules, and what they are called.

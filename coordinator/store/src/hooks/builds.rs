@@ -195,6 +195,24 @@ impl Store {
         Ok(is_placed.fetch_one(&self.pool).await?)
     }
 
+    /// Where a delivery that came later has seen this ref, by a look that began after this delivery was asked for; `None`: none has. So the
+    /// ref has moved on from what this one tells, unless it tells the same, or that it was moved from there: then what was seen may be older.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn passed_by(&self, of: &Waiting, git_ref: &RefName) -> Result<Option<Commit>> {
+        let placed = sqlx::query_scalar!(
+            r#"SELECT placed FROM ref_heads WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
+                 AND placed_by > $4 AND placed_after > $5"#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str(),
+            of.sequence,
+            of.asked_at
+        );
+        commit_of(placed.fetch_optional(&self.pool).await?.flatten())
+    }
+
     /// Gives a delivery its place among all intentions, if it has none: its ref was seen at this commit. Those about one ref get theirs one
     /// after the other ([`Self::line_up`]), so in the order in which the ref was at their commits. `None`: what was only found has a place
     /// already by another delivery.
@@ -250,14 +268,19 @@ impl Store {
         .await?;
         if moves != Moves::No {
             sqlx::query!(
-                "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id, placed) VALUES ($1, $2, $3, $4, $5, $5)
-                 ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET placed = EXCLUDED.placed, listed = NULL, gone_at = NULL,
-                    failed = NULL, failures = 0",
+                "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id, placed, placed_by, placed_after)
+                 VALUES ($1, $2, $3, $4, $5, $5, $4, (
+                    SELECT b.created_at FROM hook_builds h JOIN builds b ON b.project_id = h.project_id AND b.id = h.build_id
+                    WHERE h.project_id = $1 AND h.hook_id = $2 AND h.delivery_id = $6 AND h.run = $7 AND h.kind = 'rules'))
+                 ON CONFLICT (project_id, hook_id, git_ref) DO UPDATE SET placed = EXCLUDED.placed, placed_by = EXCLUDED.placed_by,
+                    placed_after = EXCLUDED.placed_after, listed = NULL, gone_at = NULL, failed = NULL, failures = 0",
                 of.project.as_uuid(),
                 of.hook.as_uuid(),
                 git_ref.as_str(),
                 of.sequence,
-                commit.as_str()
+                commit.as_str(),
+                of.id,
+                of.run
             )
             .execute(&mut *tx)
             .await?;

@@ -326,7 +326,8 @@ impl Store {
         Ok(answer)
     }
 
-    /// What waits and is due: what is due for longest first, so that nobody's many keep others waiting.
+    /// What waits and is due: what is due for longest first, so that nobody's many keep others waiting. Of those that wait for their place
+    /// about one ref the newest only, and none while another one looks where that is: most of the older ones are passed by then.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -339,7 +340,12 @@ impl Store {
                       coalesce(d.again_at, d.received_at) AS "asked_at!",
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
-               WHERE d.state = 'received' AND d.due_at <= farm_now() ORDER BY d.due_at, d.sequence LIMIT $1"#,
+               WHERE d.state = 'received' AND d.due_at <= farm_now()
+                 AND (d.git_ref IS NULL OR d.looks OR d.order_key IS NOT NULL OR NOT EXISTS (
+                     SELECT FROM deliveries o WHERE o.project_id = d.project_id AND o.hook_id = d.hook_id AND o.git_ref = d.git_ref
+                       AND o.id <> d.id AND o.state = 'received' AND o.order_key IS NULL
+                       AND (o.looks OR (o.sequence > d.sequence AND o.due_at <= farm_now()))))
+               ORDER BY d.due_at, d.sequence LIMIT $1"#,
             most
         )
         .fetch_all(&self.pool)

@@ -74,6 +74,16 @@ pub enum Verb {
     Approve(verbs::approve::Args),
     /// Show an image: its platforms, what they are and where they came from
     Inspect(verbs::inspect::Args),
+    /// Copy an image with all its platforms to other repositories, or registries
+    Copy(verbs::copy::CopyArgs),
+    /// Copy an image to where it is used; the same as farm copy
+    Promote(verbs::copy::PromoteArgs),
+    /// Give an image further tags
+    Tag(verbs::copy::TagArgs),
+    /// Show what a tag has pointed to: when, by which build, and who asked for it
+    History(verbs::history::HistoryArgs),
+    /// Move a tag back to what it was
+    Rollback(verbs::history::RollbackArgs),
     /// Run an image on a worker of its platform
     Run(verbs::run::Args),
     /// Run every platform of an image and compare
@@ -135,6 +145,11 @@ impl Command {
             Verb::Submit(args) => Box::pin(verbs::submit::run(*args, &setup()?)).await,
             Verb::Check(args) => Box::pin(verbs::check::run(args, &setup()?)).await,
             Verb::Rules(args) => verbs::rules::run(args),
+            Verb::Copy(args) => Box::pin(verbs::copy::copy(args, &setup()?)).await,
+            Verb::Promote(args) => Box::pin(verbs::copy::promote(args, &setup()?)).await,
+            Verb::History(args) => verbs::history::history(args, &setup()?).await,
+            Verb::Rollback(args) => Box::pin(verbs::history::rollback(args, &setup()?)).await,
+            Verb::Tag(args) => Box::pin(verbs::copy::tag(args, &setup()?)).await,
             Verb::Builds(args) => verbs::builds::run(args, &setup()?).await,
             Verb::Show(args) => verbs::show::run(args, &setup()?).await,
             Verb::Logs(args) => verbs::logs::run(args, &setup()?).await,
@@ -143,7 +158,7 @@ impl Command {
             Verb::Cancel(args) => verbs::cancel::run(args, &setup()?).await,
             Verb::Approve(args) => verbs::approve::run(args, &setup()?).await,
             Verb::Inspect(args) => verbs::inspect::run(args, &setup()?).await,
-            Verb::Run(args) => verbs::run::run(args, setup).await,
+            Verb::Run(args) => Box::pin(verbs::run::run(args, setup)).await,
             Verb::Test(args) => verbs::test::run(args, &setup()?).await,
             Verb::Workers(args) => verbs::workers::run(args, &setup()?).await,
             Verb::Login(args) => Box::pin(verbs::login::run(args, ca, project, setup)).await,

@@ -54,7 +54,8 @@ impl Limits {
     fn of(self, method: &str) -> Option<Duration> {
         match method {
             stream if STREAMS.contains(&stream) => None,
-            "InspectImage" | "RetryBuild" | "GetSignIn" | "BeginDeviceSignIn" | "SignIn" => Some(self.long),
+            "InspectImage" | "GetTagHistory" | "RetryBuild" | "GetSignIn" | "BeginDeviceSignIn"
+            | "SignIn" => Some(self.long),
             _ => Some(self.usual),
         }
     }

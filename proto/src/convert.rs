@@ -6,8 +6,8 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
-    BuildSpec, Export, Failure, FetchSpec, Invalid, Offer, PullMode, RegistryHost, RunOptions,
-    SinglePlatform, SnapshotRef,
+    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, Offer, PullMode,
+    RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
 };
 
 use crate::{fetch, v1};
@@ -27,14 +27,14 @@ impl From<&BuildSpec> for v1::BuildSpec {
     fn from(spec: &BuildSpec) -> Self {
         let (origins, archive_origins) = fetch::told(&spec.origins);
         Self {
-            snapshot: Some(v1::SnapshotRef {
+            snapshot: spec.purpose.copy().is_none().then(|| v1::SnapshotRef {
                 tree_id: spec.snapshot.tree_id.to_string(),
                 content_key: spec.snapshot.content_key.to_string(),
                 upload_id: String::new(),
             }),
-            platforms: match spec.purpose.fetch() {
-                Some(_) => Vec::new(),
-                None => spec.platforms.iter().map(ToString::to_string).collect(),
+            platforms: match spec.purpose {
+                Purpose::Fetch(_) | Purpose::Copy(_) => Vec::new(),
+                _ => spec.platforms.iter().map(ToString::to_string).collect(),
             },
             tags: spec.tags.iter().map(ToString::to_string).collect(),
             dockerfile: spec.dockerfile.clone(),
@@ -94,6 +94,10 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .collect(),
             registry_logins: spec.mounts.logins.iter().map(ToString::to_string).collect(),
             fetch: spec.purpose.fetch().map(Into::into),
+            copy: spec.purpose.copy().map(|copy| v1::CopySpec {
+                from: copy.from.to_string(),
+                verb: copy.verb.as_str().to_owned(),
+            }),
             origins,
             archive_origins,
         }
@@ -106,6 +110,9 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
     fn try_from(spec: v1::BuildSpec) -> Result<Self, Invalid> {
         if let Some(fetch) = &spec.fetch {
             return of_fetch(fetch, &spec);
+        }
+        if let Some(copy) = &spec.copy {
+            return of_copy(copy, &spec);
         }
         let snapshot = spec
             .snapshot
@@ -120,13 +127,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if platforms.is_empty() {
             return Err(Invalid::new("platform", "", "name at least one, for example linux/amd64"));
         }
-        let mut tags = Vec::new();
-        for tag in &spec.tags {
-            let tag = tag.parse()?;
-            if !tags.contains(&tag) {
-                tags.push(tag);
-            }
-        }
+        let (tags, timeout_ms) = (tags(&spec.tags)?, timeout(spec.timeout_ms)?);
         let dockerfile = if spec.dockerfile.is_empty() { "Dockerfile".to_owned() } else { spec.dockerfile };
         if dockerfile.starts_with('/') || dockerfile.split('/').any(|part| part == "..") {
             return Err(Invalid::new("dockerfile", dockerfile, "it must lie within the snapshot"));
@@ -164,9 +165,6 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         single_platform.check(platforms.len(), provenance)?;
         let exports = exports(spec.exports, &purpose)?;
         let image_names = spec.image_names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-        if spec.timeout_ms > LONGEST_TIMEOUT_MS {
-            return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
-        }
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
         let partial = spec.partial.iter().flat_map(|(root, all)| all.patterns.iter().chain([root]));
@@ -213,7 +211,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             single_platform,
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
-            timeout_ms: (spec.timeout_ms > 0).then_some(spec.timeout_ms),
+            timeout_ms,
             exports,
             image_names,
             purpose,
@@ -234,18 +232,7 @@ fn of_fetch(fetch: &v1::FetchSpec, spec: &v1::BuildSpec) -> Result<BuildSpec, In
         }
         None => SnapshotRef::none(),
     };
-    let alone = v1::BuildSpec {
-        snapshot: spec.snapshot.clone(),
-        fetch: spec.fetch.clone(),
-        timeout_ms: spec.timeout_ms,
-        // Said by whoever tells a spec again.
-        dockerfile: spec.dockerfile.clone(),
-        provenance: spec.provenance.clone(),
-        emulation: spec.emulation.clone(),
-        network: spec.network.clone(),
-        single_platform: spec.single_platform.clone(),
-        ..Default::default()
-    };
+    let alone = v1::BuildSpec { snapshot: spec.snapshot.clone(), fetch: spec.fetch.clone(), ..said(spec) };
     if *spec != alone {
         let value = fetch.source.to_string();
         return Err(Invalid::new(
@@ -254,11 +241,58 @@ fn of_fetch(fetch: &v1::FetchSpec, spec: &v1::BuildSpec) -> Result<BuildSpec, In
             "with a fetch nothing can be said of a build; leave the rest out",
         ));
     }
-    if spec.timeout_ms > LONGEST_TIMEOUT_MS {
-        return Err(Invalid::new("timeout", spec.timeout_ms.to_string(), "write at most 30 days"));
+    Ok(BuildSpec { timeout_ms: timeout(spec.timeout_ms)?, ..BuildSpec::to_fetch(fetch, snapshot) })
+}
+
+/// What a copy is as a build: beside its tags nothing of a build's own may be said with it.
+fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Invalid> {
+    let verb = if copy.verb.is_empty() { CopyVerb::default() } else { copy.verb.parse()? };
+    let from: ImageRef = copy.from.parse()?;
+    let alone = v1::BuildSpec { tags: spec.tags.clone(), copy: spec.copy.clone(), ..said(spec) };
+    if *spec != alone {
+        let cure = "with a copy nothing but tags can be said of a build; leave the rest out";
+        return Err(Invalid::new("copy", copy.from.as_str(), cure));
     }
-    let timeout_ms = (spec.timeout_ms > 0).then_some(spec.timeout_ms);
-    Ok(BuildSpec { timeout_ms, ..BuildSpec::to_fetch(fetch, snapshot) })
+    let tags = tags(&spec.tags)?;
+    if tags.is_empty() {
+        return Err(Invalid::new("copy", copy.from.as_str(), "say to where: name a tag at least"));
+    }
+    Ok(BuildSpec {
+        timeout_ms: timeout(spec.timeout_ms)?,
+        ..BuildSpec::to_copy(CopySpec { from, verb }, tags)
+    })
+}
+
+/// What whoever tells a spec again says of any.
+fn said(spec: &v1::BuildSpec) -> v1::BuildSpec {
+    v1::BuildSpec {
+        timeout_ms: spec.timeout_ms,
+        dockerfile: spec.dockerfile.clone(),
+        provenance: spec.provenance.clone(),
+        emulation: spec.emulation.clone(),
+        network: spec.network.clone(),
+        single_platform: spec.single_platform.clone(),
+        ..Default::default()
+    }
+}
+
+fn timeout(ms: u64) -> Result<Option<u64>, Invalid> {
+    if ms > LONGEST_TIMEOUT_MS {
+        return Err(Invalid::new("timeout", ms.to_string(), "write at most 30 days"));
+    }
+    Ok((ms > 0).then_some(ms))
+}
+
+/// Each once.
+fn tags(texts: &[String]) -> Result<Vec<ImageTag>, Invalid> {
+    let mut tags = Vec::new();
+    for tag in texts {
+        let tag = tag.parse()?;
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    Ok(tags)
 }
 
 fn mounts(

@@ -17,7 +17,8 @@ use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::secrets::{BuildSecretJson, of_build};
 use super::summary::{
-    Whence, attempt_ms, deciding_attempt, origins_of, platform_jobs, rules_are_errors, tag_reference,
+    Whence, attempt_ms, copy_verb, deciding_attempt, origins_of, platform_jobs, rules_are_errors,
+    tag_reference,
 };
 use super::text::time;
 use crate::outputs::deliver::Delivered;
@@ -63,6 +64,9 @@ pub struct BuildJson {
     /// Of a fetch: the repository or archive that it is of; left out of builds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetch: Option<String>,
+    /// Of a copy: what it is of; left out of builds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyJson>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -81,6 +85,17 @@ pub struct BuildJson {
     pub failure: Option<FailureJson>,
     /// Why it isn't published yet, while that is tried again.
     pub publish_trouble: Option<String>,
+}
+
+/// What a copy is of.
+#[derive(Debug, Serialize)]
+pub struct CopyJson {
+    /// copy, promote, tag or rollback.
+    pub verb: String,
+    /// The image as it was named.
+    pub from: String,
+    /// What it was when the farm looked there.
+    pub digest: Option<String>,
 }
 
 /// What a build was asked to make.
@@ -389,6 +404,11 @@ impl BuildJson {
             }),
             origins: origins_of(build).into_iter().map(origin).collect(),
             fetch: build.spec.as_ref().and_then(|spec| fetched_from(spec.fetch.as_ref()?)),
+            copy: build.spec.as_ref().and_then(|spec| {
+                let copy = spec.copy.as_ref()?;
+                let (from, verb) = (copy.from.clone(), copy_verb(spec).to_string());
+                Some(CopyJson { verb, from, digest: known(&build.copied_digest) })
+            }),
             retry_of: known(&build.retry_of),
             because: known(&build.because),
             retried_by: build.retried_by.clone(),

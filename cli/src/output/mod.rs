@@ -11,6 +11,7 @@ pub mod display;
 pub mod events;
 pub mod format;
 pub mod git_logins;
+pub mod history;
 pub mod hooks;
 pub mod json;
 pub mod live;

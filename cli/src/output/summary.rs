@@ -4,8 +4,8 @@
 //!
 //! Invariant: nothing is called published unless the farm has seen the tag point to the index.
 
-use farm_proto::v1::{ArchiveOrigin, Attempt, Build, Failure, GitOrigin, Job, Tag};
-use farm_types::FailureCode;
+use farm_proto::v1::{ArchiveOrigin, Attempt, Build, BuildSpec, Failure, GitOrigin, Job, Tag};
+use farm_types::{CopyVerb, FailureCode};
 
 use super::progress::{SeenWarning, UNNEEDED};
 use super::rules;
@@ -31,6 +31,11 @@ pub fn platform_jobs(build: &Build) -> Vec<&Job> {
         build.jobs.iter().filter(|job| ["build", "run", ""].contains(&job.kind.as_str())).collect();
     jobs.sort_by_key(|job| order(job));
     jobs
+}
+
+/// What people call a copy; of what newer farms call otherwise: copy.
+pub fn copy_verb(spec: &BuildSpec) -> CopyVerb {
+    spec.copy.as_ref().and_then(|copy| copy.verb.parse().ok()).unwrap_or_default()
 }
 
 /// From where a root of a source is.
@@ -341,12 +346,14 @@ fn ending(build: &Build) -> Vec<String> {
         Some(spec) if !spec.run_image.is_empty() => format!("ran {}", harmless(&spec.run_image)),
         Some(spec) if !spec.call.is_empty() => format!("answered ({})", harmless(&spec.call)),
         Some(spec) if spec.fetch.is_some() => "fetched".to_owned(),
+        Some(spec) if spec.copy.is_some() => copy_verb(spec).done().to_owned(),
         _ => "built".to_owned(),
     };
+    let is_copy = build.spec.as_ref().is_some_and(|spec| spec.copy.is_some());
     match build.state.as_str() {
         "succeeded" if done != "built" => vec![format!("{done} in {time}   {show}")],
         // There was nothing to be published.
-        "failed" if done != "built" => vec![format!("failed after {time}   {show}")],
+        "failed" if done != "built" && !is_copy => vec![format!("failed after {time}   {show}")],
         "succeeded" => {
             // What was given out is said by whoever got it.
             let gives = build.spec.as_ref().is_some_and(|spec| !spec.exports.is_empty());

@@ -11,7 +11,7 @@ use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
 use crate::output::json::{self, BuildJson};
-use crate::output::summary::platform_jobs;
+use crate::output::summary::{copy_verb, platform_jobs};
 use crate::output::text::{ago, columns, harmless, span};
 
 /// As many as the farm gives at once.
@@ -100,6 +100,7 @@ fn table(builds: &[Build], now: i64) -> Vec<String> {
         let spec = build.spec.clone().unwrap_or_default();
         let end = if build.finished_ms > 0 { build.finished_ms } else { now };
         let platforms: Vec<String> = match platform_jobs(build).as_slice() {
+            [] if spec.copy.is_some() => vec![format!("({})", copy_verb(&spec))],
             [] => spec.platforms,
             jobs => jobs.iter().map(|job| job.platform.clone()).collect(),
         };

@@ -11,7 +11,7 @@ use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::progress::UNNEEDED;
 use crate::output::secrets::lines_of_build;
-use crate::output::summary::{Whence, origins_of, summary};
+use crate::output::summary::{Whence, copy_verb, origins_of, summary};
 use crate::output::text::{ago, harmless, short_digest};
 
 /// Arguments of `farm show`.
@@ -81,6 +81,12 @@ fn origins(build: &Build) -> Vec<String> {
 /// Why the farm has begun it of its own accord, the builds that it retries and that retry it.
 fn links(build: &Build) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(spec) = build.spec.as_ref().filter(|spec| spec.copy.is_some()) {
+        let from = spec.copy.iter().map(|copy| copy.from.as_str());
+        let was =
+            if build.copied_digest.is_empty() { String::new() } else { format!("  {}", build.copied_digest) };
+        lines.extend(from.map(|from| harmless(&format!("{} of {from}{was}", copy_verb(spec)))));
+    }
     if !build.because.is_empty() {
         lines.push(format!("because of {}", harmless(&build.because)));
     }

@@ -32,6 +32,8 @@ pub struct Limits {
     pub agent_away_seconds: u64,
     /// A publication may take so long, seconds.
     pub publish_deadline_seconds: u64,
+    /// A copy may take so long, seconds.
+    pub copy_deadline_seconds: u64,
     /// An upload session lives for so long after its last call, seconds.
     pub upload_session_seconds: u32,
     /// A worker's certificate is good for so long, seconds; the worker renews it after two thirds of that.
@@ -112,6 +114,7 @@ impl Default for Limits {
             progress_deadline_seconds: 15 * 60,
             agent_away_seconds: 30,
             publish_deadline_seconds: 3600,
+            copy_deadline_seconds: 6 * 3600,
             upload_session_seconds: 3600,
             worker_certificate_seconds: 24 * 3600,
             max_file_bytes: 8 * 1024 * 1024 * 1024,
@@ -156,6 +159,7 @@ impl Limits {
             ("progress_deadline_seconds", self.progress_deadline_seconds, YEAR),
             ("agent_away_seconds", self.agent_away_seconds, 300),
             ("publish_deadline_seconds", self.publish_deadline_seconds, YEAR),
+            ("copy_deadline_seconds", self.copy_deadline_seconds, YEAR),
             ("upload_session_seconds", self.upload_session_seconds.into(), YEAR),
             ("max_file_bytes", self.max_file_bytes, 1 << 50),
             ("registry_timeout_seconds", self.registry_timeout_seconds, 3600),

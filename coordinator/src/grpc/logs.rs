@@ -1,5 +1,7 @@
 //! Following a build: what is stored, then what is added, the same for every follower.
 //!
+//! A copy has no attempts: what is noted of it comes as an attempt's notices would, of the platform `copy`.
+//!
 //! The cursor names how far the follower has come: the build's and its execution's event numbers, and per
 //! attempt the number of the last chunk. All of an attempt's chunks that were stored before a state was
 //! reached are sent before the build in that state, so a follower may stop at the final state.
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farm_proto::v1;
-use farm_store::logs::events::{StreamEnd, Version};
+use farm_store::logs::events::{Note, StreamEnd, Version};
 use farm_types::{AttemptId, BuildId, ProjectId};
 use futures::Stream;
 use prost::Message as _;
@@ -83,7 +85,15 @@ pub fn watch(
             if cursor == Cursor::default() && !state.is_final() {
                 yield snapshot(&shared, project, build, &hidden, &mut cursor).await?;
             }
-            for stream in shared.store.streams(project, build).await.map_err(status::store)? {
+            let streams = shared.store.streams(project, build).await.map_err(status::store)?;
+            // What has no attempts may be a copy, of which is noted what it does.
+            if streams.is_empty() && version.build != cursor.build {
+                for note in shared.store.notes(project, build, cursor.build).await.map_err(status::store)? {
+                    cursor.build = note.seq;
+                    yield noted(note, &cursor);
+                }
+            }
+            for stream in streams {
                 let mut sent = cursor.streams.get(&stream.attempt).copied().unwrap_or_default();
                 while sent < stream.acked_seq {
                     let chunks = match logs::read(&shared, project, stream.attempt, sent).await.map_err(status::log)? {
@@ -146,6 +156,19 @@ fn attempt_events(
             attempt_number: stream.number,
             events,
             removed_ms: 0,
+        })),
+    }
+}
+
+/// The answer that gives a follower what a copy has done.
+fn noted(note: Note, cursor: &Cursor) -> v1::WatchBuildResponse {
+    let event = v1::attempt_event::Event::Notice(v1::Notice { text: note.text });
+    v1::WatchBuildResponse {
+        cursor: cursor.encode(),
+        event: Some(v1::watch_build_response::Event::Attempt(v1::AttemptEvents {
+            platform: "copy".to_owned(),
+            events: vec![v1::AttemptEvent { at_ms: note.at.timestamp_millis(), event: Some(event) }],
+            ..Default::default()
         })),
     }
 }

@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::image_service_server::ImageService;
-use farm_types::ImageRef;
+use farm_store::publish::history::TagMove;
+use farm_types::{ImageRef, ImageTag, Origin};
 use tonic::{Request, Response, Status};
 
 use super::status;
-use crate::people;
 use crate::people::accesses::check_pull;
+use crate::people::{self, Member};
 use crate::registry::inspect::{Attestation, Variant};
 use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
 use crate::shown::hidden::Hidden;
 use crate::shown::present;
+
+/// So many moves of a tag are told unless more are asked for, and so many at most.
+const MOVES: u32 = 20;
+const MOST_MOVES: u32 = 100;
 
 /// Serves [`ImageService`].
 #[derive(Debug)]
@@ -72,6 +77,80 @@ impl ImageService for Images {
             variants: inspected.variants.into_iter().map(variant).collect(),
             build,
         }))
+    }
+
+    async fn get_tag_history(
+        &self,
+        request: Request<v1::GetTagHistoryRequest>,
+    ) -> Result<Response<v1::GetTagHistoryResponse>, Status> {
+        let member = people::member(&request)?;
+        let v1::GetTagHistoryRequest { reference, most } = request.get_ref();
+        let tag: ImageTag = reference.parse().map_err(status::invalid)?;
+        let most = if *most == 0 { MOVES } else { (*most).min(MOST_MOVES) };
+        let at = (&tag.repository, tag.tag.as_str());
+        let moves =
+            self.shared.store.tag_moves(member.project, at, None, most).await.map_err(status::store)?;
+        if moves.is_empty() {
+            return Err(Status::not_found(format!(
+                "farm has never moved {tag} in project {}; `farm inspect {tag}` shows what is there",
+                member.project_name
+            )));
+        }
+        let (current_digest, trouble) = match current(&self.shared, &member, &tag).await? {
+            Ok(digest) => (digest, String::new()),
+            Err(why) => (String::new(), why),
+        };
+        let moves = moves.into_iter().map(moved).collect();
+        Ok(Response::new(v1::GetTagHistoryResponse {
+            reference: tag.to_string(),
+            moves,
+            current_digest,
+            trouble,
+        }))
+    }
+}
+
+/// To what a tag points, or why nobody can say; neither: it isn't there.
+async fn current(shared: &Shared, member: &Member, tag: &ImageTag) -> Result<Result<String, String>, Status> {
+    let repository = &tag.repository;
+    let allowed = shared.accesses.of(member.project).await.map_err(status::store)?;
+    let is_own = allowed.own(repository.host()).is_some();
+    if !is_own
+        && shared.registries.is_known(repository.registry())
+        && let Err(refused) = check_pull(&allowed, member, repository)
+    {
+        return Ok(Err(refused.message().to_owned()));
+    }
+    let by = match shared.registries.to_read(&allowed, repository) {
+        Ok(by) => by,
+        Err(error) => return Ok(Err(error.message)),
+    };
+    if let Some(login) = by.own() {
+        shared.accesses.used(login).await;
+    }
+    let head = by.head(repository, &tag.tag).await;
+    Ok(head.map(|digest| digest.map(|digest| digest.to_string()).unwrap_or_default()).map_err(|e| e.message))
+}
+
+fn moved(one: TagMove) -> v1::TagMove {
+    let (git, archive) = match &one.origin {
+        Some(Origin::Git(origin)) => (Some(origin.into()), None),
+        Some(Origin::Archive(origin)) => (None, Some(origin.into())),
+        None => (None, None),
+    };
+    v1::TagMove {
+        number: one.number,
+        digest: one.digest.to_string(),
+        media_type: one.media_type,
+        previous_digest: one.previous.map(|digest| digest.to_string()).unwrap_or_default(),
+        platforms: one.platforms,
+        build_id: one.build,
+        created_by: one.created_by,
+        verb: one.verb,
+        copied_from: one.copied_from.unwrap_or_default(),
+        moved_ms: present::ms(one.moved_at),
+        git,
+        archive,
     }
 }
 

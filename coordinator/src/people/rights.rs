@@ -194,6 +194,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.OutputService/FetchOutput", Action::ReadBuilds),
     // Whoever may submit a build may say that its outputs were taken.
     ("/farm.v1.OutputService/ReleaseOutputs", Action::Submit),
+    ("/farm.v1.ImageService/GetTagHistory", Action::ReadImages),
     ("/farm.v1.ImageService/InspectImage", Action::ReadImages),
     ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
     ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),

@@ -1,4 +1,4 @@
-//! Copying an image from the staging registry to where it belongs: by digest, and nothing of it as a whole in memory.
+//! Copying an image from one registry to another, like the staging registry and where it belongs: by digest, and nothing of it as a whole in memory.
 //!
 //! What is there already is left out, so a copy that was cut off goes on where it was. The manifest comes last: what is there by its
 //! digest is there whole.
@@ -17,14 +17,13 @@ use farm_types::digest::Hasher;
 use farm_types::{Digest, Platform, Repository};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, LOCATION};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::Refusal;
 use super::image::{ChildError, ImageManifest, in_json, wrong};
-use super::login::Whose;
-use super::requests::{Asked, Shown};
+use super::requests::{Asked, Shown, Told};
 use super::{By, Manifest, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::read;
@@ -136,10 +135,28 @@ impl By<'_> {
         }
     }
 
-    /// Begins to read a blob.
+    /// Begins to read a blob. A refused login is tried once more with a new token: they end while a long copy goes on.
     async fn open(&self, repository: &Repository, digest: Digest) -> Result<Response, RegistryError> {
+        let deadline = Instant::now() + self.registries.timeout;
+        match self.open_once(repository, digest, deadline).await? {
+            Ok(response) => Ok(response),
+            Err(refusal) if refusal.is_about_login() => {
+                self.registries.forget(&self.whose, repository, "pull");
+                self.whose.refused().await;
+                let again = self.open_once(repository, digest, deadline).await?;
+                again.map_err(|refusal| RegistryError::of(repository, &refusal, &self.whose))
+            }
+            Err(refusal) => Err(RegistryError::of(repository, &refusal, &self.whose)),
+        }
+    }
+
+    async fn open_once(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+    ) -> Result<Result<Response, Refusal>, RegistryError> {
         let (registries, whose) = (self.registries, &self.whose);
-        let deadline = Instant::now() + registries.timeout;
         let token = registries.grant(whose, repository, "pull", deadline).await?;
         let url = registries.url(repository.registry(), &format!("{}/blobs/{digest}", repository.name()));
         let client = registries.client(repository);
@@ -151,9 +168,37 @@ impl By<'_> {
             Err(_) => return Err(RegistryError::timeout(repository, registries.timeout)),
         };
         if response.status().is_success() {
-            return Ok(response);
+            return Ok(Ok(response));
         }
-        Err(refused(repository, &mut response, whose, deadline).await)
+        Ok(Err(refusal(repository, &mut response, deadline).await))
+    }
+
+    /// Has a registry take a blob over from another repository of its own; false: it doesn't, and it has to be brought there. (OCI
+    /// distribution-spec v1.1, "Mounting a blob from another repository".)
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn mount_blob(
+        &self,
+        from: &Repository,
+        digest: Digest,
+        into: &Repository,
+    ) -> Result<bool, RegistryError> {
+        let digest = digest.to_string();
+        let query = [("mount", digest.as_str()), ("from", from.name())];
+        let asked = Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
+        match self.tell_of(into, Some(from), &asked).await? {
+            Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(true),
+            // It has begun an upload in the place of that, and forgets it by itself.
+            Told::Answer(_) => Ok(false),
+            // Some can't, some let nobody see whether it is in the other one.
+            Told::No(refusal)
+                if refusal.is_about_login() || refusal.status.is_client_error() && !refusal.may_pass() =>
+            {
+                Ok(false)
+            }
+            Told::No(refusal) => Err(RegistryError::of(into, &refusal, &self.whose)),
+        }
     }
 
     /// Begins an upload; answers where it goes on.
@@ -187,11 +232,19 @@ impl By<'_> {
             registries.showing(repository.registry(), Shown::of(token.as_deref(), whose), request).await?;
         let answered = client.send_straight(request).await;
         let mut response = answered.map_err(|failed| RegistryError::unsent(repository, &failed))?;
-        if response.status() == reqwest::StatusCode::CREATED {
+        if response.status() == StatusCode::CREATED {
             return Ok(());
         }
         let deadline = Instant::now() + registries.timeout;
-        Err(refused(repository, &mut response, whose, deadline).await)
+        let refusal = refusal(repository, &mut response, deadline).await;
+        if refusal.status == StatusCode::UNAUTHORIZED {
+            // What was sent is gone; the next try of the whole copy has a new token, and finds what was brought before.
+            registries.forget(whose, repository, "pull,push");
+            if token.is_some() {
+                return Err(RegistryError::late_token(repository));
+            }
+        }
+        Err(RegistryError::of(repository, &refusal, whose))
     }
 }
 
@@ -228,16 +281,10 @@ impl Staged {
 }
 
 /// What an answer says that is no success.
-async fn refused(
-    repository: &Repository,
-    response: &mut Response,
-    whose: &Whose,
-    deadline: Instant,
-) -> RegistryError {
+async fn refusal(repository: &Repository, response: &mut Response, deadline: Instant) -> Refusal {
     let (status, headers) = (response.status(), response.headers().clone());
     let body = read(response, MAX_ANSWER, deadline).await;
-    let refusal = Refusal::new(repository, status, &headers, &body.bytes);
-    RegistryError::of(repository, &refusal, whose)
+    Refusal::new(repository, status, &headers, &body.bytes)
 }
 
 /// Where an upload goes on: at the registry itself, as it is to have the login.

@@ -56,6 +56,15 @@ impl RegistryError {
         Self { code: FailureCode::RegistryUnavailable, message }
     }
 
+    /// A token came to its end while something long was sent by it.
+    pub(super) fn late_token(repository: &Repository) -> Self {
+        let (registry, name) = (repository.registry(), repository.name());
+        let message = format!(
+            "{registry} refused what was sent to {name}: the token for it had ended by then, or was none"
+        );
+        Self { code: FailureCode::RegistryUnavailable, message }
+    }
+
     /// The registry knows no such repository.
     pub(super) fn missing(repository: &Repository) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
@@ -279,6 +288,11 @@ impl Refusal {
         }
         self.has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"])
             || self.errors.is_empty() && self.status == StatusCode::NOT_FOUND
+    }
+
+    /// Whether waiting may help.
+    pub(super) fn may_pass(&self) -> bool {
+        [408, 425, 429].contains(&self.status.as_u16()) || self.status.is_server_error()
     }
 
     /// Whether the login was wrong, or not enough.

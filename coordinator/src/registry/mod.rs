@@ -18,6 +18,7 @@ mod realm;
 mod requests;
 pub mod staging;
 mod tokens;
+pub mod tree;
 mod verify;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Refusal;
 use super::login::Whose;
-use super::tokens::{actions, with_login};
+use super::tokens::{Scope, actions, with_login};
 use super::{By, Registries, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::{End, read};
@@ -41,6 +41,7 @@ impl<'a> Asked<'a> {
 
 /// An answer that is a success.
 pub(super) struct Answer {
+    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
@@ -92,18 +93,28 @@ impl By<'_> {
         repository: &Repository,
         asked: &Asked<'_>,
     ) -> Result<Told, RegistryError> {
+        self.tell_of(repository, None, asked).await
+    }
+
+    /// The same of a request that takes something from another repository of that registry.
+    pub(super) async fn tell_of(
+        &self,
+        repository: &Repository,
+        from: Option<&Repository>,
+        asked: &Asked<'_>,
+    ) -> Result<Told, RegistryError> {
         let (registries, whose) = (self.registries, &self.whose);
         let deadline = Instant::now() + registries.timeout;
-        let actions = actions(&asked.method);
-        let token = registries.grant(whose, repository, actions, deadline).await?;
+        let scope = Scope { repository, from, actions: actions(&asked.method) };
+        let token = registries.grant_of(whose, scope, deadline).await?;
         let shown = Shown::of(token.as_deref(), whose);
         let told = registries.send(repository, asked, shown, deadline).await?;
         if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
             return Ok(told);
         }
-        registries.forget(whose, repository, actions);
+        registries.forget_of(whose, scope);
         whose.refused().await;
-        let token = registries.grant(whose, repository, actions, deadline).await?;
+        let token = registries.grant_of(whose, scope, deadline).await?;
         registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await
     }
 }
@@ -163,7 +174,7 @@ impl Registries {
             }
             // As much of an error as was read will do, whatever comes after.
             _ if !is_done => Ok(Told::No(Refusal::new(repository, status, &headers, &body.bytes))),
-            End::Whole | End::Late => Ok(Told::Answer(Answer { headers, body: body.bytes })),
+            End::Whole | End::Late => Ok(Told::Answer(Answer { status, headers, body: body.bytes })),
             End::TooLong => Err(RegistryError::too_long(repository, asked.most)),
             End::Broken(error) => Err(RegistryError::unsent(repository, &Failed::Request(error))),
         }

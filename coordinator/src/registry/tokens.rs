@@ -53,6 +53,26 @@ pub(super) struct GivenToken {
 /// By which login (`None`: the farm's) and for which repository a token is, and for what there.
 pub(super) type Grant = (Option<Uuid>, String, &'static str);
 
+/// What a token is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) repository: &'a Repository,
+    /// Another one of the same registry, from which something is taken.
+    pub(super) from: Option<&'a Repository>,
+    /// What is to be done in the first one.
+    pub(super) actions: &'static str,
+}
+
+impl Scope<'_> {
+    fn key(&self, whose: &Whose) -> Grant {
+        let of = match self.from {
+            Some(from) => format!("{} {}", self.repository, from.name()),
+            None => self.repository.to_string(),
+        };
+        (whose.version(), of, self.actions)
+    }
+}
+
 /// What a request needs a token for.
 pub(super) fn actions(method: &Method) -> &'static str {
     match *method {
@@ -82,16 +102,28 @@ impl Registries {
         actions: &'static str,
         deadline: Instant,
     ) -> Result<Option<String>, RegistryError> {
+        self.grant_of(whose, Scope { repository, from: None, actions }, deadline).await
+    }
+
+    /// The same for what concerns two repositories.
+    pub(super) async fn grant_of(
+        &self,
+        whose: &Whose,
+        scope: Scope<'_>,
+        deadline: Instant,
+    ) -> Result<Option<String>, RegistryError> {
+        let Scope { repository, from, actions } = scope;
         if matches!(whose, Whose::Staging) {
             return self.own_token(repository, actions).map(Some);
         }
-        let key = (whose.version(), repository.to_string(), actions);
+        let key = scope.key(whose);
         if let Some(token) = self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(token.clone());
         }
         let token = match self.challenge(repository, deadline).await? {
             Some(challenge) => {
-                let scopes = [format!("repository:{}:{actions}", repository.name())];
+                let mut scopes = vec![format!("repository:{}:{actions}", repository.name())];
+                scopes.extend(from.map(|from| format!("repository:{}:pull", from.name())));
                 let given = self.token(repository, &challenge, &scopes, whose, deadline).await?;
                 given.map(|given| given.token)
             }
@@ -107,9 +139,13 @@ impl Registries {
 
     /// Forgets how the registry lets in: it may want something else by now, or forget tokens before their time.
     pub(super) fn forget(&self, whose: &Whose, repository: &Repository, actions: &'static str) {
-        let key = (whose.version(), repository.to_string(), actions);
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.forget_way(repository.registry());
+        self.forget_of(whose, Scope { repository, from: None, actions });
+    }
+
+    /// The same of what concerns two repositories.
+    pub(super) fn forget_of(&self, whose: &Whose, scope: Scope<'_>) {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner).remove(&scope.key(whose));
+        self.forget_way(scope.repository.registry());
     }
 
     /// Forgets how this one lets in.

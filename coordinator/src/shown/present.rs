@@ -35,6 +35,7 @@ pub fn build(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         created_by: record.created_by.clone(),
         retry_of: record.retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
         because: record.because.clone().unwrap_or_default(),
+        copied_digest: record.copied.map(|digest| digest.to_string()).unwrap_or_default(),
         retried_by: record.retried_by.iter().map(ToString::to_string).collect(),
         publish_trouble: publish_trouble(record).unwrap_or_default().to_owned(),
         source_is_wanted: record.source_is_wanted,
@@ -64,6 +65,7 @@ pub fn listed(record: &BuildRecord, hidden: &Hidden) -> v1::Build {
         run_image: spec.run_image,
         call: spec.call,
         fetch: spec.fetch,
+        copy: spec.copy,
         origins: spec.origins,
         archive_origins: spec.archive_origins,
         ..Default::default()

@@ -487,6 +487,14 @@ codes! {
         User: "the results don't make an index: two platforms gave the same image",
             "a Dockerfile that pins one platform in its last `FROM`";
     }
+    CopiedImageMissing = "copied_image_missing", Publishing {
+        User: "what was to be copied isn't there",
+            "what the message names: the image by its digest, or a tag that is there";
+    }
+    CopiedImageUnfit = "copied_image_unfit", Publishing {
+        User: "what was to be copied isn't a whole image: it misses a part, or is of a type that farm doesn't copy",
+            "copy another image, or build this one anew";
+    }
 }
 
 impl From<String> for FailureCode {

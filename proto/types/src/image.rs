@@ -133,7 +133,8 @@ impl fmt::Debug for ImageTag {
 
 /// An image as it is asked for: a tag or a digest in a repository. Without either it is the tag `latest`; with both the
 /// digest counts, as with Docker.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ImageRef {
     /// Where it is.
     pub repository: Repository,
@@ -169,6 +170,20 @@ impl FromStr for ImageRef {
         let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
         let is_written = last.contains(':') || digest.is_none();
         Ok(Self { repository: tag.repository, tag: is_written.then_some(tag.tag), digest })
+    }
+}
+
+impl TryFrom<String> for ImageRef {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<ImageRef> for String {
+    fn from(image: ImageRef) -> Self {
+        image.to_string()
     }
 }
 

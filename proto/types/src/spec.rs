@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::copy::CopySpec;
 use crate::error::Invalid;
 use crate::export::Export;
 use crate::fetch::{FetchSpec, Origin};
@@ -98,6 +99,8 @@ pub enum Purpose {
     /// To fetch a source. Its snapshot is at first that of no roots, and the fetched one when it has succeeded; it has one
     /// platform, [`crate::Platform::none`], that nobody is shown. Nothing is built.
     Fetch(Box<FetchSpec>),
+    /// To copy an image to its tags. Its snapshot is that of no roots, its platform as of a fetch. Nothing is built.
+    Copy(Box<CopySpec>),
 }
 
 impl Purpose {
@@ -111,6 +114,19 @@ impl Purpose {
             Self::Fetch(fetch) => Some(fetch),
             _ => None,
         }
+    }
+
+    /// What is copied, if that is what it is for.
+    pub fn copy(&self) -> Option<&CopySpec> {
+        match self {
+            Self::Copy(copy) => Some(copy),
+            _ => None,
+        }
+    }
+
+    /// Whether something is built, or at least asked of an engine.
+    pub fn is_build(&self) -> bool {
+        !matches!(self, Self::Fetch(_) | Self::Copy(_))
     }
 }
 
@@ -153,8 +169,17 @@ impl FromStr for Call {
 impl BuildSpec {
     /// A fetch, as the build that it is; `snapshot`: what is known to have been fetched, or that of no roots.
     pub fn to_fetch(fetch: FetchSpec, snapshot: SnapshotRef) -> Self {
+        Self { snapshot, ..Self::of_nothing(Purpose::Fetch(Box::new(fetch))) }
+    }
+
+    /// A copy, as the build that it is.
+    pub fn to_copy(copy: CopySpec, tags: Vec<ImageTag>) -> Self {
+        Self { tags, ..Self::of_nothing(Purpose::Copy(Box::new(copy))) }
+    }
+
+    fn of_nothing(purpose: Purpose) -> Self {
         Self {
-            snapshot,
+            snapshot: SnapshotRef::none(),
             platforms: vec![Platform::none()],
             tags: Vec::new(),
             dockerfile: "Dockerfile".to_owned(),
@@ -173,7 +198,7 @@ impl BuildSpec {
             exports: Vec::new(),
             image_names: Vec::new(),
             mounts: Mounts::default(),
-            purpose: Purpose::Fetch(Box::new(fetch)),
+            purpose,
             partial: BTreeMap::new(),
             origins: BTreeMap::new(),
         }

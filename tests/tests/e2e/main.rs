@@ -61,6 +61,7 @@ mod planted;
 mod platforms;
 mod pressed;
 mod programs;
+mod promoting;
 mod publish_steps;
 mod pushed;
 mod reaching;

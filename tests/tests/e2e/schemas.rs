@@ -79,6 +79,8 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("rules-plan", &farm.cli(&explain).ok());
     fits("image", &farm.cli(&["inspect", &tag, "--json"]).ok());
     fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
+    fits("build", &farm.cli(&["tag", &tag, "2", "--json"]).ok());
+    fits("history", &farm.cli(&["history", &tag, "--json"]).ok());
     fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);
     fits("test", &farm.cli(&["test", &tag, "--json", "--entrypoint", "/nope"]).stdout);
     fits("config", &farm.cli(&["config", "--json"]).ok());

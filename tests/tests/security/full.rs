@@ -8,7 +8,7 @@ use crate::{limits, outage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_and_slow_senders_dont_stop_anothers_build() {
-    limits::flooded(1000).await;
+    Box::pin(limits::flooded(1000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,5 +20,5 @@ async fn a_thousand_connections_of_workers_take_little() {
 /// By a configuration as nobody has changed it.
 #[tokio::test(flavor = "multi_thread")]
 async fn ninety_seconds_without_the_database_cost_nothing() {
-    outage::away(100, Duration::from_secs(90), "").await;
+    Box::pin(outage::away(100, Duration::from_secs(90), "")).await;
 }

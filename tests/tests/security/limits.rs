@@ -72,7 +72,7 @@ async fn build(client: &mut Client, worker: &mut Sim, key: &str) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_and_slow_senders_dont_stop_anothers_build() {
-    flooded(150).await;
+    Box::pin(flooded(150)).await;
 }
 
 /// Ten addresses open `each` connections, of which fewer may stay, while somebody builds.

@@ -145,7 +145,7 @@ async fn works(
 async fn workers_lose_nothing_while_the_database_is_away() {
     // Two leases' time.
     let config = "[limits]\nlease_seconds = 5\nheartbeat_milliseconds = 500\nsuspect_seconds = 3";
-    away(12, Duration::from_secs(10), config).await;
+    Box::pin(away(12, Duration::from_secs(10), config)).await;
 }
 
 /// Workers, each by a certificate of its own and in the middle of a job: nothing of that is lost, and nobody is told that they aren't

@@ -72,6 +72,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.BuildService/ListBuilds",
             "farm.v1.BuildService/WatchBuild",
             "farm.v1.OutputService/FetchOutput",
+            "farm.v1.ImageService/GetTagHistory",
             "farm.v1.ImageService/InspectImage",
             "farm.v1.ProjectService/ListMembers",
             "farm.v1.ProjectService/GetAccess",

@@ -128,6 +128,7 @@ impl World {
             by: tester(),
             submitter: Default::default(),
             queue_limit: LEASE,
+            publish_limit: PublishLimit(LEASE),
             protected: false,
             of: None,
         }

@@ -9,13 +9,15 @@ use farm_store::builds::record::BuildRecord;
 use farm_store::builds::submit::NewBuild;
 use farm_store::hooks::approvals::UNAPPROVED;
 use farm_store::hooks::builds::OfDelivery;
-use farm_types::{BuildId, BuildSpec, Invalid, ProjectId, SnapshotRef};
+use farm_store::work::decide::PublishLimit;
+use farm_types::{BuildId, BuildSpec, ImageRef, Invalid, ProjectId, SnapshotRef};
 use tonic::Status;
 
 use super::{given, mounts};
 use crate::dockerfile;
 use crate::grpc::status;
 use crate::people::Member;
+use crate::people::accesses::check_pull;
 use crate::shared::Shared;
 
 /// So often a build is tried whose project's secrets are changed at the same moment.
@@ -55,6 +57,10 @@ pub(crate) async fn accept(
     shared.accesses.check_entitlements(member, &spec.run).await?;
     spec.check_logins().map_err(status::invalid)?;
     shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
+    if let Some(copy) = spec.purpose.copy() {
+        check_source(shared, member, &copy.from).await?;
+    }
+    let publish_limit = copy_limit(shared, &spec);
     let runs = dockerfile::runs(shared, member.project, &spec).await.map_err(status::unread)?;
     let by = member.name.as_str();
     let mut new = NewBuild {
@@ -67,6 +73,7 @@ pub(crate) async fn accept(
         by: member.caller.by(),
         submitter: member.caller.principal.submitter(),
         queue_limit: Duration::from_secs(shared.config.limits.queue_deadline_seconds),
+        publish_limit,
         protected,
         of: asked.of,
         fork: asked.fork,
@@ -96,14 +103,38 @@ pub(crate) async fn accept(
     Ok((record, submitted.replayed))
 }
 
+/// How long a copy may take.
+pub(super) fn copy_limit(shared: &Shared, spec: &BuildSpec) -> PublishLimit {
+    let own = spec.timeout_ms.map(Duration::from_millis);
+    PublishLimit(own.unwrap_or(Duration::from_secs(shared.config.limits.copy_deadline_seconds)))
+}
+
+/// Refuses a copy of what the project may not pull, or from where the farm asks nothing.
+async fn check_source(shared: &Shared, member: &Member, from: &ImageRef) -> Result<(), Status> {
+    let repository = &from.repository;
+    shared.registries.check(repository).map_err(|invalid| status::invalid(of_source(invalid)))?;
+    let source = std::slice::from_ref(repository);
+    shared.registries.allow(source).await.map_err(|invalid| status::invalid(of_source(invalid)))?;
+    let allowed = shared.accesses.of(member.project).await.map_err(status::store)?;
+    let is_own = allowed.own(repository.host()).is_some();
+    if !is_own && shared.registries.is_known(repository.registry()) {
+        check_pull(&allowed, member, repository)?;
+    }
+    Ok(())
+}
+
+fn of_source(invalid: Invalid) -> Invalid {
+    Invalid { thing: "image".to_owned(), ..invalid }
+}
+
 /// The spec with what the project says where it says nothing.
 async fn with_defaults(
     shared: &Shared,
     project: ProjectId,
     mut spec: v1::BuildSpec,
 ) -> Result<v1::BuildSpec, Status> {
-    // A fetch has neither.
-    let is_build = spec.fetch.is_none();
+    // A fetch has neither, nor has a copy.
+    let is_build = spec.fetch.is_none() && spec.copy.is_none();
     if is_build && (spec.platforms.is_empty() || spec.emulation.is_empty()) {
         let (_, defaults) = shared.store.settings(project).await.map_err(status::store)?;
         if spec.platforms.is_empty() {

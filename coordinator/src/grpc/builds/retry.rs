@@ -34,7 +34,7 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
         Purpose::Fetch(fetch) => {
             format!("build {id} fetched a source; submit it anew: farm submit {}", fetch.source)
         }
-        Purpose::Image if !state.is_final() => format!(
+        Purpose::Image | Purpose::Copy(_) if !state.is_final() => format!(
             "build {id} is {state}, and only one that has ended can be retried; `farm attach {id}` watches it, \
              `farm cancel {id}` ends it"
         ),
@@ -42,10 +42,13 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
             "build {id} gives its result to the command that asked for it (--output, --load); give that command again, \
              what the farm has built of it comes from the cache"
         ),
+        Purpose::Copy(_) if failed_only => {
+            format!("build {id} is a copy, of which no platform fails by itself; leave --failed-only out")
+        }
         Purpose::Image if failed_only && state == BuildState::Succeeded => format!(
             "build {id} succeeded, so no platform of it has failed; without --failed-only all are built again"
         ),
-        Purpose::Image => return Ok(()),
+        Purpose::Image | Purpose::Copy(_) => return Ok(()),
     };
     Err(Status::failed_precondition(cure))
 }

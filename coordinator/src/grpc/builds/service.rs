@@ -15,7 +15,7 @@ use farm_types::{BuildId, Invalid, ShortId, SnapshotRef};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::accept::{Asked, SECRET_TRIES, accept, check_key};
+use super::accept::{Asked, SECRET_TRIES, accept, check_key, copy_limit};
 use super::page::List;
 use super::{agents, given, mounts, retry};
 use crate::grpc::spans::{Answers, answer_by};
@@ -287,6 +287,10 @@ impl BuildService for Builds {
             queue_limit: self.queue_limit(),
         };
         let is_new = !store.is_known_retry(&new).await.map_err(status::store)?;
+        let limit = match record.spec.purpose.copy() {
+            Some(_) => copy_limit(&self.shared, &record.spec),
+            None => self.publish_limit(),
+        };
         let mut tries = 1;
         let submitted = loop {
             let (mounts, values) = (&record.spec.mounts, &request.values);
@@ -294,7 +298,7 @@ impl BuildService for Builds {
             if is_new && tries == 1 {
                 given::verify(&self.shared, member.project, mounts, values).await?;
             }
-            match store.retry(&new, self.publish_limit()).await {
+            match store.retry(&new, limit).await {
                 Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
                 done => break done.map_err(status::store)?,
             }

@@ -6,6 +6,7 @@ mod copy;
 mod merge;
 pub mod publications;
 mod put;
+mod transfer;
 pub mod unstage;
 
 /// What was just pushed may not be seen at once by a registry of many machines: so often it is looked for

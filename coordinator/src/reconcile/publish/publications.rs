@@ -22,6 +22,7 @@ use tracing::{Instrument as _, Span};
 use super::copy::copy_one;
 use super::merge::merge_one;
 use super::put::{TagLocks, longest_put, put_one, recheck_one};
+use super::transfer::transfer_one;
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;
 use crate::reconcile::{Lead, leading};
@@ -39,6 +40,7 @@ const TROUBLE: &str = "what came of it can't be written down; the coordinator's 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
     Copy(BuildId),
+    Transfer(BuildId),
     Merge(BuildId),
     Put(PublicationId, Repository),
     Recheck(Repository, String),
@@ -169,6 +171,18 @@ async fn look(
             });
             continue;
         }
+        if let Some(copy) = due.spec.purpose.copy().cloned() {
+            let registry = way_of_copies(copy.from.repository.registry(), &due.spec.repositories());
+            let span = tracing::error_span!("copy", build = %due.short_id);
+            under_way.start(Work::Transfer(due.build), &registry, span, async move {
+                let copied = transfer_one(&shared, epoch, &due, &copy).await;
+                if let Some(after) = put_off_for(&copied, due.tries) {
+                    shared.loops.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
+                }
+                copied
+            });
+            continue;
+        }
         let work = Work::Merge(due.build);
         let registry =
             due.spec.tags.first().map(|tag| tag.repository.registry().to_owned()).unwrap_or_default();
@@ -214,10 +228,10 @@ async fn look(
 
 /// From where copies go to where, by which they are counted: apart from what these destinations get else, as they take long, and apart
 /// from copies to others, whom a slow destination is not to hold up.
-fn way_of_copies(staging: &str, to: &[Repository]) -> String {
+fn way_of_copies(from: &str, to: &[Repository]) -> String {
     let registries: BTreeSet<&str> = to.iter().map(Repository::registry).collect();
     let registries: Vec<&str> = registries.into_iter().collect();
-    format!("{staging} to {}", registries.join(" and "))
+    format!("{from} to {}", registries.join(" and "))
 }
 
 /// For how long what the database did not take is put off there; nothing when all went well, or it is away: then it can be

@@ -152,7 +152,7 @@ impl Store {
         let states: Vec<String> = states.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             r#"SELECT b.id, b.short_id, b.execution_id, b.state, b.spec, b.failure, b.created_by, b.created_at,
-                    b.started_at, b.finished_at, b.secret_versions, b.submitter, p.name AS project_name,
+                    b.started_at, b.finished_at, b.secret_versions, b.submitter, b.copied_digest, p.name AS project_name,
                     (SELECT o.short_id FROM builds o
                      WHERE o.project_id = b.project_id AND o.id = b.retry_of) AS retry_of,
                     (SELECT h.own FROM hook_builds h WHERE h.project_id = b.project_id AND h.build_id = b.id LIMIT 1) AS because,
@@ -196,6 +196,7 @@ impl Store {
                     finished_at: row.finished_at,
                     retry_of: row.retry_of.as_deref().map(state).transpose()?,
                     because: row.because,
+                    copied: row.copied_digest.as_deref().map(digest).transpose()?,
                     retried_by: row.retried_by.iter().map(|id| state(id)).collect::<Result<_>>()?,
                     merge_trouble: row.merge_trouble,
                     source_is_wanted: row.source_is_wanted,

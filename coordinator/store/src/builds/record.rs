@@ -106,6 +106,8 @@ pub struct BuildRecord {
     pub retry_of: Option<ShortId>,
     /// Of one that the farm has begun of its own accord: why.
     pub because: Option<String>,
+    /// Of a copy: what its source was when it was first looked at.
+    pub copied: Option<Digest>,
     /// The builds that retry it, the first first.
     pub retried_by: Vec<ShortId>,
     /// While its images are to be merged: why that went wrong the last time.

@@ -16,7 +16,8 @@ use crate::people::audit::{By, Deed};
 use crate::people::quotas::admits;
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
-use crate::work::decide::{PublishLimit, build_event, decide};
+use crate::sources::snapshots::name_nothing;
+use crate::work::decide::{PublishLimit, build_event, built, decide};
 use crate::{Result, Store, StoreError, to_json};
 
 /// A build to make in the place of another.
@@ -87,16 +88,19 @@ impl Store {
         admits(&mut tx, retry.project, gives || retry.mounts.is_some()).await?;
         // Held, so that it isn't removed for its age meanwhile.
         let old = sqlx::query!(
-            "SELECT b.execution_id, b.short_id, e.repositories FROM builds b
+            r#"SELECT b.execution_id, b.short_id, e.repositories, b.spec #> '{purpose,copy}' IS NOT NULL AS "is_copy!" FROM builds b
              JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
              WHERE b.project_id = $1 AND b.id = $2 AND b.state IN ('succeeded', 'failed', 'cancelled')
-             FOR KEY SHARE OF b",
+             FOR KEY SHARE OF b"#,
             project,
             of
         )
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(StoreError::Stale("the build has not ended"))?;
+        if old.is_copy {
+            name_nothing(&mut tx, retry.project).await?;
+        }
         let snapshot = sqlx::query!(
             "UPDATE snapshots SET last_used_at = farm_now() FROM executions e
              WHERE e.project_id = $1 AND e.id = $2
@@ -169,10 +173,10 @@ impl Store {
         let (id, short_id) = (retry.id, ShortId::generate());
         let inserted = sqlx::query!(
             "INSERT INTO builds (project_id, id, short_id, idempotency_key, request_digest, execution_id, spec,
-                                 order_key, retry_of, created_by, queue_deadline, deadline, submitter)
+                                 order_key, retry_of, created_by, queue_deadline, deadline, submitter, copied_digest)
              SELECT project_id, $3, $4, $5, $6, $7, spec, order_key, id, $8,
                     farm_now() + make_interval(secs => $9),
-                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000), $10
+                    farm_now() + make_interval(secs => (spec ->> 'timeout_ms')::float8 / 1000), $10, copied_digest
              FROM builds WHERE project_id = $1 AND id = $2 AND state IN ('succeeded', 'failed', 'cancelled')
              ON CONFLICT DO NOTHING",
             project,
@@ -210,7 +214,11 @@ impl Store {
             ),
         };
         retry.by.did(execution.tx(), deed).await?;
-        decide(&mut execution, publish).await?;
+        if old.is_copy {
+            built(&mut execution, publish).await?;
+        } else {
+            decide(&mut execution, publish).await?;
+        }
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })
     }

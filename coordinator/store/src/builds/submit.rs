@@ -22,7 +22,7 @@ use crate::people::quotas::{admits, is_there};
 use crate::proof::LockedExecution;
 use crate::schema::shut_out;
 use crate::sources::snapshots::name_nothing;
-use crate::work::decide::{PublishLimit, build_event, decide, stop_jobs};
+use crate::work::decide::{PublishLimit, build_event, built, decide, stop_jobs};
 use crate::work::queue::{FETCH, queue_class};
 use crate::{Result, Store, StoreError, to_json};
 
@@ -30,6 +30,8 @@ use crate::{Result, Store, StoreError, to_json};
 const FETCH_SCHEMA: i32 = 49;
 /// The schema from which on they know of archives.
 const ARCHIVE_SCHEMA: i32 = 58;
+/// The schema from which on they know of copies.
+const COPY_SCHEMA: i32 = 62;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct NewBuild {
     pub submitter: Submitter,
     /// How long its jobs may wait for a worker.
     pub queue_limit: Duration,
+    /// Of a copy: how long that may take. It is published at once.
+    pub publish_limit: PublishLimit,
     /// It moves a protected tag.
     pub protected: bool,
     /// By which delivery it is begun; `None`: by nobody's.
@@ -105,6 +109,11 @@ impl Store {
             shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
             name_nothing(&mut tx, new.project).await?;
         }
+        if new.spec.purpose.copy().is_some() {
+            // They can't read it.
+            shut_out(&mut tx, COPY_SCHEMA, "copies of images").await?;
+            name_nothing(&mut tx, new.project).await?;
+        }
         if new.fork.is_some() {
             check_proposed(&new.spec, new.protected)?;
             // They would give it to any worker.
@@ -139,13 +148,15 @@ impl Store {
         )
         .execute(&mut *execution)
         .await?;
-        let (kind, weight) = match new.spec.purpose {
-            Purpose::Run(_) => ("run", 1),
-            Purpose::Fetch(_) => (FETCH, 0),
-            Purpose::Image | Purpose::Call(_) => ("build", 1),
+        let (kind, weight, platforms) = match new.spec.purpose {
+            Purpose::Run(_) => ("run", 1, &new.spec.platforms[..]),
+            Purpose::Fetch(_) => (FETCH, 0, &new.spec.platforms[..]),
+            Purpose::Image | Purpose::Call(_) => ("build", 1, &new.spec.platforms[..]),
+            // No worker takes part.
+            Purpose::Copy(_) => ("copy", 0, &[][..]),
         };
         let entitlements: Vec<String> = new.spec.run.entitlements().iter().map(ToString::to_string).collect();
-        for platform in &new.spec.platforms {
+        for platform in platforms {
             let emulation = new.spec.emulation.to_string();
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
@@ -218,9 +229,13 @@ impl Store {
             action: "build.submit",
             subject: short_id.as_str(),
             detail: with_secrets(
-                match new.spec.purpose.fetch() {
-                    Some(fetch) => json!({ "fetch": to_json(&fetch.source.shown())? }),
-                    None => json!({
+                match &new.spec.purpose {
+                    Purpose::Fetch(fetch) => json!({ "fetch": to_json(&fetch.source.shown())? }),
+                    Purpose::Copy(copy) => json!({
+                        copy.verb.as_str(): copy.from.to_string(),
+                        "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    }),
+                    _ => json!({
                         "platforms": to_json(&new.spec.platforms)?,
                         "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
                         "tree": new.spec.snapshot.tree_id.to_string(),
@@ -232,6 +247,9 @@ impl Store {
         // Of a look everybody sees that and when it was: farm hook show.
         if !is_look {
             new.by.did(execution.tx(), deed).await?;
+        }
+        if new.spec.purpose.copy().is_some() {
+            built(&mut execution, new.publish_limit).await?;
         }
         tx.commit().await?;
         Ok(Submitted { id, replayed: false })

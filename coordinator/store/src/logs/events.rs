@@ -74,7 +74,35 @@ pub enum StreamPart {
     Removed(DateTime<Utc>),
 }
 
+/// What was noted of a build that has no attempts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Its place among the build's events.
+    pub seq: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub text: String,
+}
+
 impl Store {
+    /// What was noted of a build after the event `after`: of a copy what it has done.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn notes(&self, project: ProjectId, build: BuildId, after: i64) -> Result<Vec<Note>> {
+        let rows = sqlx::query!(
+            r#"SELECT seq, at, coalesce(data ->> 'text', '') AS "text!" FROM events
+               WHERE project_id = $1 AND stream_id = $2 AND seq > $3 AND kind = 'build_note' ORDER BY seq"#,
+            project.as_uuid(),
+            build.as_uuid(),
+            after
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| Note { seq: row.seq, at: row.at, text: row.text }).collect())
+    }
+
     /// How far a build has come, and its state.
     ///
     /// # Errors

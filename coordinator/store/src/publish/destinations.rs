@@ -11,6 +11,7 @@ use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository, ShortId}
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
+use crate::publish::history::note_move;
 use crate::publish::publications::{ODD_AGAIN_SECONDS, settle};
 use crate::publish::rechecks::RECHECK_FOR;
 use crate::unreadable::readable;
@@ -358,7 +359,9 @@ impl Store {
     pub async fn tag_verified(&self, epoch: Epoch, d: &DueDestination, tag: &str) -> Result<()> {
         let mut tx = self.begin_leading(epoch).await?;
         let mut publication = tx.lock_publication(d.project, d.publication).await?;
-        settle_tag(&mut publication, d, tag, tag::VERIFY).await?;
+        if settle_tag(&mut publication, d, tag, tag::VERIFY).await? {
+            note_move(&mut publication, d, tag).await?;
+        }
         let (project, id) = publication.ids();
         // What went wrong on the way is over.
         sqlx::query!(
@@ -378,15 +381,15 @@ impl Store {
     }
 }
 
-/// Settles a tag of the publication; it may be settled already.
+/// Settles a tag of the publication; false: it was settled already.
 async fn settle_tag(
     publication: &mut LockedPublication<'_>,
     d: &DueDestination,
     tag: &str,
     transition: Transition<TagState>,
-) -> Result<()> {
+) -> Result<bool> {
     let (project, id) = publication.ids();
-    sqlx::query!(
+    let settled = sqlx::query!(
         "UPDATE tags SET state = $6, settled_at = farm_now()
          WHERE project_id = $1 AND publication_id = $2 AND registry = $3 AND repository = $4 AND tag = $5
            AND state = ANY($7)",
@@ -400,5 +403,5 @@ async fn settle_tag(
     )
     .execute(&mut **publication)
     .await?;
-    Ok(())
+    Ok(settled.rows_affected() == 1)
 }

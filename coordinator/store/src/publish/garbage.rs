@@ -145,7 +145,10 @@ impl Store {
                    SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
                    JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
                    JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
-                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND a.staged) AS "busy!""#,
+                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND a.staged)
+               OR EXISTS (
+                   SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND b.spec #> '{purpose,copy}' IS NOT NULL) AS "busy!""#,
             at.to_string()
         )
         .fetch_one(&mut *tx)

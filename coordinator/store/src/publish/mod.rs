@@ -3,6 +3,7 @@
 
 pub mod destinations;
 pub mod garbage;
+pub mod history;
 pub mod publications;
 pub mod rechecks;
 pub mod staging;

@@ -10,8 +10,8 @@ use farm_core::life::{self, Transition};
 use farm_core::publish::Index;
 use farm_types::state::PublicationState;
 use farm_types::{
-    AttemptId, BuildId, BuildSpec, ExecutionId, Failure, Platform, ProjectId, PublicationId, Repository,
-    ShortId,
+    AttemptId, BuildId, BuildSpec, Digest, ExecutionId, Failure, Platform, ProjectId, PublicationId,
+    Repository, ShortId,
 };
 
 use crate::builds::record::JobResult;
@@ -20,7 +20,7 @@ use crate::pool::Pool;
 use crate::proof::{LeaderTx, LockedPublication};
 use crate::unreadable::readable;
 use crate::work::decide::build_event;
-use crate::{Result, Store, StoreError, fit, from_json, state, to_json};
+use crate::{Result, Store, StoreError, digest, fit, from_json, state, to_json};
 
 /// What can't be read is looked at again after this.
 pub(crate) const ODD_AGAIN_SECONDS: f64 = 60.0;
@@ -42,6 +42,8 @@ pub struct DueMerge {
     pub results: Vec<Pushed>,
     /// How often it was tried.
     pub tries: u32,
+    /// Of a copy: what its source was when it was first looked at.
+    pub copied: Option<Digest>,
 }
 
 /// What a job has pushed, and where it is.
@@ -76,17 +78,18 @@ impl DueMerge {
 
 impl Store {
     /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others. Those of
-    /// which something was pushed to the staging registry are counted apart: they take longer.
+    /// which something was pushed to the staging registry, and copies, are counted apart: they take longer.
     ///
     /// # Errors
     /// The database can't be reached.
     pub async fn due_merges(&self, limit: i64) -> Result<Vec<DueMerge>> {
         let rows = sqlx::query!(
-            "SELECT project_id, id, short_id, execution_id, spec, publish_tries FROM (
+            "SELECT project_id, id, short_id, execution_id, spec, publish_tries, copied_digest FROM (
                 SELECT b.*, row_number() OVER (
                     PARTITION BY split_part(spec->'tags'->>0, '/', 1), EXISTS (
                         SELECT FROM jobs j JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
-                        WHERE j.project_id = b.project_id AND j.execution_id = b.execution_id AND a.staged)
+                        WHERE j.project_id = b.project_id AND j.execution_id = b.execution_id AND a.staged),
+                        b.spec #> '{purpose,copy}' IS NOT NULL
                     ORDER BY publish_due) AS place
                 FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
                     SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
@@ -120,6 +123,7 @@ impl Store {
                     spec: spec?,
                     results: results?,
                     tries: fit(row.publish_tries)?,
+                    copied: row.copied_digest.as_deref().map(digest).transpose()?,
                 })
             };
             match readable("a build that is to be published", &row.short_id, read()) {
@@ -139,6 +143,55 @@ impl Store {
             .await?;
         }
         Ok(due)
+    }
+
+    /// Keeps what the source of a copy is, so that it stays that. What was kept before counts: the answer.
+    ///
+    /// # Errors
+    /// The build isn't publishing any more, or another coordinator leads.
+    pub async fn pin_copy(
+        &self,
+        epoch: Epoch,
+        (project, build): (ProjectId, BuildId),
+        source: Digest,
+    ) -> Result<Digest> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let kept = sqlx::query_scalar!(
+            r#"UPDATE builds SET copied_digest = coalesce(copied_digest, $3)
+               WHERE project_id = $1 AND id = $2 AND state = 'publishing' RETURNING copied_digest AS "kept!""#,
+            project.as_uuid(),
+            build.as_uuid(),
+            &source.as_bytes()[..]
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let kept = kept.ok_or(StoreError::Stale("the build is not publishing any more"))?;
+        tx.commit().await?;
+        digest(&kept)
+    }
+
+    /// Notes what a copy has done, for whoever watches it.
+    ///
+    /// # Errors
+    /// The build isn't publishing any more, or another coordinator leads.
+    pub async fn note_copy(
+        &self,
+        epoch: Epoch,
+        (project, build): (ProjectId, BuildId),
+        text: &str,
+    ) -> Result<()> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let noted = sqlx::query!(
+            "SELECT farm_build_event($1, $2, 'build_note', jsonb_build_object('text', $3::text))
+             FROM builds WHERE project_id = $1 AND id = $2 AND state = 'publishing'",
+            project.as_uuid(),
+            build.as_uuid(),
+            text
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        noted.ok_or(StoreError::Stale("the build is not publishing any more"))?;
+        tx.commit().await
     }
 
     /// Keeps the merged index and the intentions that follow from it.

@@ -49,7 +49,8 @@ pub(crate) async fn decide(execution: &mut LockedExecution<'_>, publish: Publish
     }
 }
 
-async fn built(execution: &mut LockedExecution<'_>, publish: PublishLimit) -> Result<()> {
+/// Ends an execution whose jobs have all come to their results, or that has none, and has its builds published.
+pub(crate) async fn built(execution: &mut LockedExecution<'_>, publish: PublishLimit) -> Result<()> {
     if !end_execution(execution, life::execution::BUILT, None).await? {
         return Ok(());
     }

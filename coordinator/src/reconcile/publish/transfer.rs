@@ -1,0 +1,291 @@
+//! Copies that were asked for: an image with all that belongs to it, from where it is to where its new tags are to be.
+//!
+//! What the source is, is looked at once and kept, so that each try copies the same. What is at a destination already is left alone; within
+//! a registry blobs are mounted, else they are streamed, some at once. Then the exact bytes of the source's index, or manifest, are kept as
+//! the build's publication: from there on it is published as all builds are ([`put`](super::put)). A coordinator that dies in between leaves
+//! blobs and manifests that the next one finds there.
+
+use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, Index, OCI_INDEX, OCI_MANIFEST};
+use farm_core::work::again::backoff;
+use farm_store::machines::leader::Epoch;
+use farm_store::publish::publications::DueMerge;
+use farm_store::{Result, StoreError};
+use farm_types::text::{bytes, count, short_digest};
+use farm_types::{Cause, CopySpec, Digest, Failure, FailureCode, Repository};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::LOOKS;
+use super::put::by_login;
+use crate::registry::image::ChildError;
+use crate::registry::tree::Tree;
+use crate::registry::{By, Manifest, RegistryError};
+use crate::shared::Shared;
+
+/// Blobs of one copy that are under way at once.
+const AT_ONCE: usize = 4;
+
+/// Each blob that is so long has a line of its own when it is there, bytes.
+const LARGE: u64 = 8 << 20;
+
+/// Why it isn't there yet.
+enum Untransferred {
+    Store(StoreError),
+    Child(ChildError),
+}
+
+impl From<StoreError> for Untransferred {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RegistryError> for Untransferred {
+    fn from(error: RegistryError) -> Self {
+        Self::Child(ChildError::Registry(error))
+    }
+}
+
+impl From<ChildError> for Untransferred {
+    fn from(error: ChildError) -> Self {
+        Self::Child(error)
+    }
+}
+
+fn impossible(code: FailureCode, message: String) -> Untransferred {
+    Untransferred::Child(ChildError::Wrong(Box::new(Failure::new(Cause::User, code, message))))
+}
+
+/// Brings a copy as far as it goes.
+pub(super) async fn transfer_one(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &DueMerge,
+    copy: &CopySpec,
+) -> Result<()> {
+    let later = async |why: &str| {
+        tracing::warn!(why, "not copied yet; trying again");
+        let after = backoff(due.tries + 1, rand::random::<f64>());
+        shared.loops.retry_merge(epoch, due.project, due.build, why, after).await
+    };
+    let failed =
+        async |failure: &Failure| shared.loops.fail_merge(epoch, due.project, due.build, failure).await;
+    match transfer(shared, epoch, due, copy).await {
+        Ok(index) => {
+            tracing::info!(index = %index.digest, from = %copy.from, "copied");
+            shared.loops.keep_publication(epoch, due, &index, &[]).await
+        }
+        Err(Untransferred::Store(error)) => Err(error),
+        Err(Untransferred::Child(ChildError::Registry(error))) if error.is_transient() => {
+            later(&error.message).await
+        }
+        // What a manifest needs may have been cleaned away since it was seen there.
+        Err(Untransferred::Child(ChildError::Registry(error)))
+            if error.code == FailureCode::RegistryRejected && due.tries < LOOKS =>
+        {
+            later(&error.message).await
+        }
+        Err(Untransferred::Child(ChildError::Registry(error))) => failed(&error.failure()).await,
+        Err(Untransferred::Child(ChildError::Missing(failure) | ChildError::Wrong(failure))) => {
+            failed(&failure).await
+        }
+    }
+}
+
+async fn transfer(
+    shared: &Shared,
+    epoch: Epoch,
+    due: &DueMerge,
+    copy: &CopySpec,
+) -> std::result::Result<Index, Untransferred> {
+    let from = &copy.from.repository;
+    let reader = reader(shared, due, from).await?;
+    let digest = match due.copied {
+        Some(digest) => digest,
+        None => {
+            let digest = source(&reader, copy).await?;
+            shared.loops.pin_copy(epoch, (due.project, due.build), digest).await?
+        }
+    };
+    let mut tree: Option<Tree> = None;
+    let mut brought: Vec<Repository> = vec![from.clone()];
+    for to in due.spec.repositories().into_iter().filter(|to| to != from) {
+        let by = by_login(shared, due.project, &to).await??;
+        let transfer =
+            Transfer { shared, epoch, due, reader: &reader, from, by: &by, to: &to, brought: &brought };
+        let tree = match &tree {
+            Some(tree) => tree,
+            None => &*tree.insert(reader.tree(from, digest).await?),
+        };
+        transfer.run(tree).await?;
+        brought.push(to);
+    }
+    match tree {
+        Some(tree) => index(copy, tree.digest, tree.root, tree.listed),
+        None => {
+            let at = digest.to_string();
+            let gone =
+                || impossible(FailureCode::CopiedImageMissing, format!("{from}@{at} isn't there any more"));
+            let root = reader.manifest(from, &at).await?.ok_or_else(gone)?;
+            index(copy, digest, root, Vec::new())
+        }
+    }
+}
+
+/// The registry of the source, as it answers the project, if that may still pull from there.
+async fn reader<'a>(
+    shared: &'a Shared,
+    due: &DueMerge,
+    from: &Repository,
+) -> std::result::Result<By<'a>, Untransferred> {
+    let allowed = shared.accesses.of(due.project).await?;
+    let is_own = allowed.own(from.host()).is_some();
+    if !is_own && shared.registries.is_known(from.registry()) && !allowed.access.may_pull(from) {
+        let why = format!("the project may not pull from {from} with the farm's credentials any more");
+        return Err(impossible(FailureCode::RegistryAuth, why));
+    }
+    let by = shared.registries.to_read(&allowed, from)?;
+    if let Some(login) = by.own() {
+        shared.accesses.used(login).await;
+    }
+    Ok(by)
+}
+
+/// What the source is now.
+async fn source(reader: &By<'_>, copy: &CopySpec) -> std::result::Result<Digest, Untransferred> {
+    let repository = &copy.from.repository;
+    if let Some(digest) = reader.head(repository, &copy.from.at()).await? {
+        return Ok(digest);
+    }
+    let instead = match (&copy.from.tag, copy.from.digest) {
+        (Some(tag), None) => reader.instead_of(repository, tag).await,
+        _ => String::new(),
+    };
+    Err(impossible(FailureCode::CopiedImageMissing, format!("there is no {}{instead}", copy.from)))
+}
+
+/// The source's bytes, as they are published.
+fn index(
+    copy: &CopySpec,
+    digest: Digest,
+    root: Manifest,
+    manifests: Vec<Digest>,
+) -> std::result::Result<Index, Untransferred> {
+    let known = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+    let Some(media_type) = known.into_iter().find(|known| *known == root.media_type) else {
+        let why = format!(
+            "{} is of the type {:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2",
+            copy.from, root.media_type
+        );
+        return Err(impossible(FailureCode::CopiedImageUnfit, why));
+    };
+    Ok(Index { bytes: root.bytes, digest, media_type, manifests })
+}
+
+/// An image on its way to one repository.
+struct Transfer<'a> {
+    shared: &'a Shared,
+    epoch: Epoch,
+    due: &'a DueMerge,
+    reader: &'a By<'a>,
+    from: &'a Repository,
+    by: &'a By<'a>,
+    to: &'a Repository,
+    /// Where all of it is.
+    brought: &'a [Repository],
+}
+
+/// How a blob came to a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Came {
+    WasThere,
+    Mounted,
+    Sent(u64),
+}
+
+impl Transfer<'_> {
+    async fn run(&self, tree: &Tree) -> std::result::Result<(), Untransferred> {
+        self.goes_on().await?;
+        if self.is_there(tree).await? {
+            tracing::info!(repository = %self.to, "all of it is there");
+            return Ok(self.note(&format!("{}: all of it is there", self.to)).await?);
+        }
+        let what = format!(
+            "{}: {} and {}, {}",
+            self.to,
+            count(tree.manifests.len() + 1, "manifest"),
+            count(tree.blobs.len(), "blob"),
+            bytes(tree.bytes())
+        );
+        self.note(&what).await?;
+        let blobs: Vec<(Digest, u64)> = tree.blobs.iter().map(|(digest, size)| (*digest, *size)).collect();
+        let blobs = futures::stream::iter(blobs).map(|(digest, size)| self.blob(digest, size));
+        let came: Vec<Came> = blobs.buffer_unordered(AT_ONCE).try_collect().await?;
+        self.goes_on().await?;
+        for (digest, manifest) in &tree.manifests {
+            let at = digest.to_string();
+            if self.by.head(self.to, &at).await? != Some(*digest) {
+                self.by.put(self.to, &at, &manifest.bytes, &manifest.media_type).await?;
+            }
+        }
+        let of = |wanted: fn(&Came) -> bool| came.iter().filter(|came| wanted(came)).count();
+        let (mounted, sent) = (of(|came| *came == Came::Mounted), of(|came| matches!(came, Came::Sent(_))));
+        let moved: u64 = came.iter().map(|came| if let Came::Sent(size) = came { *size } else { 0 }).sum();
+        tracing::info!(
+            repository = %self.to, manifests = tree.manifests.len() + 1, blobs = came.len(),
+            mounted, sent, bytes = moved, "copied to a repository"
+        );
+        let there = came.len() - mounted - sent;
+        let text = format!(
+            "{}: {sent} sent ({}), {mounted} mounted from its registry, {there} were there",
+            self.to,
+            bytes(moved)
+        );
+        Ok(self.note(&text).await?)
+    }
+
+    /// Says it to whoever watches.
+    async fn note(&self, text: &str) -> Result<()> {
+        self.shared.loops.note_copy(self.epoch, (self.due.project, self.due.build), text).await?;
+        self.shared.hints.streamed();
+        Ok(())
+    }
+
+    /// Whether it was copied there before. What is there by its digest is there whole, but somebody may have removed parts of it since.
+    async fn is_there(&self, tree: &Tree) -> std::result::Result<bool, Untransferred> {
+        if self.by.head(self.to, &tree.digest.to_string()).await? != Some(tree.digest) {
+            return Ok(false);
+        }
+        for (digest, _) in &tree.manifests {
+            if self.by.head(self.to, &digest.to_string()).await? != Some(*digest) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Brings a blob there, unless it is.
+    async fn blob(&self, digest: Digest, size: u64) -> std::result::Result<Came, Untransferred> {
+        self.goes_on().await?;
+        let near = self.brought.iter().find(|other| other.registry() == self.to.registry());
+        if let Some(near) = near
+            && self.by.mount_blob(near, digest, self.to).await?
+        {
+            return Ok(Came::Mounted);
+        }
+        if self.by.has_blob(self.to, digest).await? {
+            return Ok(Came::WasThere);
+        }
+        self.reader.copy_blob(self.from, (digest, size), self.by, self.to).await?;
+        if size >= LARGE {
+            self.note(&format!("{}: sent {}, {}", self.to, short_digest(&digest.to_string()), bytes(size)))
+                .await?;
+        }
+        Ok(Came::Sent(size))
+    }
+
+    /// Whether this coordinator still leads, and the build wasn't cancelled meanwhile.
+    async fn goes_on(&self) -> Result<()> {
+        let to = std::slice::from_ref(self.to);
+        self.shared.loops.may_copy(self.epoch, self.due.project, self.due.build, to).await
+    }
+}

@@ -1,0 +1,158 @@
+//! Images that are copied: to other repositories and registries, with all that belongs to them, by farm's own verbs.
+
+use std::process::Command;
+
+use farm_tests::bed::Bed;
+use farm_tests::farm::Farm;
+use farm_tests::faults::door::{Door, Shut};
+use farm_tests::registry::PrivateRegistry;
+use farm_tests::token_service::{PASSWORD, TokenService, USER};
+
+use crate::support::*;
+
+const BOTH: &str = "linux/amd64,linux/arm64";
+
+/// A small image of two platforms with provenance: its tag.
+fn built(farm: &Farm, name: &str) -> String {
+    let tag = format!("{}:1.4", repository(name));
+    let context = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile a /\n", nonce()))
+        .file("a", nonce().repeat(5000));
+    submit(farm, &context, &["-t", &tag, "--platform", BOTH, "--provenance=mode=max"]).ok();
+    tag
+}
+
+/// All of it comes from there, layers and attestations, as skopeo checks.
+fn is_whole(farm: &Farm, tag: &str, flags: &[&str]) {
+    let copied = Command::new("skopeo")
+        .args(["copy", "--all", "--src-tls-verify=false"])
+        .args(flags)
+        .args([format!("docker://{tag}"), format!("oci:{}/all-{}", farm.folder().display(), nonce())])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+}
+
+fn log(farm: &Farm) -> String {
+    std::fs::read_to_string(farm.folder().join("coordinator.log")).unwrap()
+}
+
+#[test]
+fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_digest() {
+    let service = TokenService::start();
+    let other = PrivateRegistry::start_with_tokens(&service);
+    let at = other.address();
+    let farm = with_worker(Farm::builder().config(&service.settings(&at)));
+    let tag = built(&farm, "app");
+    let digest = digest_of(&raw(&tag).unwrap());
+    let near = repository("prod");
+    let (far, farther) = (format!("{at}/web/app:1.4"), format!("{at}/web/mirror:latest"));
+    let said = farm.cli(&["promote", &tag, &near, &far, &farther]).ok();
+    says(&said, &["promote of", "published", &format!("{near}:1.4"), &far, &farther, "promoted in"]);
+    let credentials = format!("{USER}:{PASSWORD}");
+    assert_eq!(digest_of(&raw(&format!("{near}:1.4")).unwrap()), digest);
+    is_whole(&farm, &format!("{near}:1.4"), &[]);
+    for one in [&far, &farther] {
+        assert_eq!(digest_of(&raw_as(one, &["--creds", &credentials]).unwrap()), digest, "{one}");
+        is_whole(&farm, one, &["--src-creds", &credentials]);
+    }
+    // Within a registry blobs are mounted; only what is new elsewhere is sent.
+    let lines: Vec<String> = log(&farm)
+        .lines()
+        .filter(|line| line.contains("copied to a repository"))
+        .map(|line| line.replace("\u{1b}[2m", "").replace("\u{1b}[0m", "").replace("\u{1b}[3m", ""))
+        .collect();
+    let of = |repository: &str| lines.iter().find(|line| line.contains(repository)).unwrap();
+    assert!(of(&near).contains("sent=0 bytes=0"), "{lines:#?}");
+    assert!(of("web/app").contains("mounted=0"), "{lines:#?}");
+    assert!(of("web/mirror").contains("sent=0 bytes=0"), "{lines:#?}");
+
+    // It is a build among the others, and once more it is there already.
+    let record = show(&farm, &build_id(&said));
+    assert_eq!(record["copy"]["from"], tag);
+    assert_eq!(
+        (&record["copy"]["verb"], &record["copy"]["digest"]),
+        (&"promote".into(), &digest.clone().into())
+    );
+    assert_eq!(record["index_digest"], digest);
+    says(&farm.cli(&["builds"]).ok(), &["(promote)", &format!("{near}:1.4 (+2)")]);
+    says(&farm.cli(&["show", &build_id(&said)]).ok(), &[&format!("promote of {tag}  {digest}")]);
+    farm.cli(&["copy", &tag, &near, &far]).ok();
+    assert_eq!(log(&farm).matches("all of it is there").count(), 2);
+
+    // Tags of the same repository, by name alone; and what the image is, in quiet.
+    let said = farm.cli(&["tag", &format!("{near}@{digest}"), "stable", "1", "--quiet"]).ok();
+    assert_eq!(said.trim(), digest);
+    for name in ["stable", "1"] {
+        assert_eq!(digest_of(&raw(&format!("{near}:{name}")).unwrap()), digest);
+    }
+    // One platform's image is an image, too.
+    let arm = index(&tag)["manifests"].as_array().unwrap().iter().find_map(|one| {
+        (one["platform"]["architecture"] == "arm64").then(|| one["digest"].as_str().unwrap().to_owned())
+    });
+    let (name, _) = tag.rsplit_once(':').unwrap();
+    farm.cli(&["tag", &format!("{name}@{}", arm.as_ref().unwrap()), "1.4-arm64"]).ok();
+    assert_eq!(Some(digest_of(&raw(&format!("{name}:1.4-arm64")).unwrap())), arm);
+}
+
+#[test]
+fn a_copy_goes_on_where_it_was_when_its_registry_comes_back_and_its_coordinator_died() {
+    let registry = PrivateRegistry::start();
+    let door = Door::to(registry.port(), 1);
+    let mut farm = with_worker(Farm::builder());
+    let tag = built(&farm, "cut");
+    door.know_coordinators(vec![farm.coordinator().pid()]);
+    door.shut(Some(Shut::Hangs));
+    let to = format!("{}/app:1", door.address());
+    let id = farm.cli(&["promote", &tag, &to, "--detach", "--quiet"]).ok().trim().to_owned();
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    door.know_coordinators(vec![farm.coordinator().pid()]);
+    door.shut(Some(Shut::Refuses));
+    until("it says what it waits for", LONG, || {
+        let trouble = show(&farm, &id)["publish_trouble"].to_string();
+        trouble.contains("can't be reached").then_some(())
+    });
+    // What the tag is by now is none of its business.
+    let first = digest_of(&raw(&tag).unwrap());
+    let newer = Context::new(&format!("FROM scratch\nLABEL n={}\n", nonce()));
+    submit(&farm, &newer, &["-t", &tag, "--platform", "linux/amd64"]).ok();
+    assert_ne!(digest_of(&raw(&tag).unwrap()), first);
+    door.shut(None);
+    let ended = farm.cli(&["attach", &id]).ok();
+    says(&ended, &["promoted in"]);
+    assert_eq!(digest_of(&raw(&to).unwrap()), first);
+    is_whole(&farm, &to, &[]);
+}
+
+#[test]
+fn what_cant_be_copied_says_why_and_moves_no_tag() {
+    let farm = with_worker(Farm::builder());
+    let tag = built(&farm, "wrong");
+    let (name, _) = tag.rsplit_once(':').unwrap();
+    let to = format!("{}:1", repository("never"));
+    let missing = farm.cli(&["copy", &format!("{name}:1.5"), &to]);
+    assert_eq!(missing.status, 1, "{missing:?}");
+    says(&missing.stdout, &[&format!("there is no {name}:1.5"), "did you mean", "nothing was published"]);
+    let record = show(&farm, &build_id(&missing.stdout));
+    assert_eq!(record["failure"]["code"], "copied_image_missing");
+    assert_eq!(raw(&to), None);
+    // It lacks a part: what is there of it stays untouched.
+    let arm = index(&tag)["manifests"][1]["digest"].as_str().unwrap().to_owned();
+    let (registry, path) = name.split_once('/').unwrap();
+    let url = format!("http://{registry}/v2/{path}/manifests/{arm}");
+    let deleted = Command::new("curl").args(["-sf", "-X", "DELETE", &url]).status().unwrap();
+    assert!(deleted.success());
+    let partial = farm.cli(&["copy", &tag, &to]);
+    says(&partial.stdout, &["can't be copied: it lists", &arm, "isn't there"]);
+    assert_eq!((partial.status, raw(&to)), (1, None));
+
+    refused(&farm.cli(&["copy", "https://x.example/app", &to]), 2, &["leave the scheme out"]);
+    refused(&farm.cli(&["promote", &format!("{name}@{arm}"), name]), 2, &["has no tag that it could get"]);
+    refused(&farm.cli(&["tag", &tag, "a b"]), 2, &["a b"]);
+    // A project pushes only where it may.
+    farm.cli(&["project", "create", "web"]).ok();
+    let not_allowed = farm.cli(&["copy", &tag, &to, "--project", "web"]);
+    assert_eq!(not_allowed.status, 3, "{not_allowed:?}");
+    says(&not_allowed.stderr, &["may not"]);
+    let _ = Bed::from_env();
+}

@@ -39,7 +39,7 @@ pub(crate) async fn page(
     let now = shared.store.now().await?.timestamp_millis();
     let mut view = view::build(&found.build, &place, now);
     with_logs(shared, asked.from, &found, &mut view).await?;
-    view.proposal = approve::proposal(shared, &visitor, &found, &place).await?;
+    let view = view.proposing(approve::proposal(shared, &visitor, &found, &place).await?);
     Ok(reply::page(StatusCode::OK, templates::build(&view, &who)))
 }
 

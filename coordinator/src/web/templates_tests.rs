@@ -301,9 +301,9 @@ fn what_a_fork_proposes_is_shown_with_a_form_for_who_may_approve_it_alone() {
         ..Default::default()
     };
     let shown = |of: &v1::Proposal, approve: &str| {
-        let mut view = view::build(&super::tests::of("succeeded", vec![]), &place(), NOW);
-        view.proposal = Some(view::proposal(of, approve.to_owned(), "the-guard".to_owned()));
-        super::build(&view, &who())
+        let view = view::build(&super::tests::of("succeeded", vec![]), &place(), NOW);
+        let proposal = view::proposal(of, approve.to_owned(), "the-guard".to_owned());
+        super::build(&view.proposing(Some(proposal)), &who())
     };
     let page = shown(&of, "/b/7f3k2m/approve");
     assert!(!page.contains("<script>"), "{page}");
@@ -317,8 +317,11 @@ fn what_a_fork_proposes_is_shown_with_a_form_for_who_may_approve_it_alone() {
     }
     let page = shown(&of, "");
     assert!(page.contains("waits for a publisher") && !page.contains("the-guard"), "{page}");
+    // That its rules were fetched is no success.
+    assert!(page.contains(" waits for approval</span>") && !page.contains("succeeded"), "{page}");
     let approved = v1::Proposal { held: false, approved_by: "ada".into(), ..of.clone() };
-    assert!(shown(&approved, "").contains("approved by ada"));
+    let page = shown(&approved, "");
+    assert!(page.contains("approved by ada") && page.contains(" succeeded</span>"), "{page}");
     let unknown = v1::Proposal { head_repository: String::new(), opener: String::new(), ..of };
     assert!(shown(&unknown, "").contains("an unknown repository"));
 }

@@ -55,6 +55,8 @@ pub struct ProposalView {
     /// Empty: nobody says.
     pub opener: String,
     pub images: Vec<String>,
+    /// It waits for somebody who approves it.
+    pub is_held: bool,
     /// How it stands, in words.
     pub standing: String,
     /// Where its form goes; empty: there is nothing to approve, or the visitor may not.
@@ -167,6 +169,18 @@ pub struct OriginView {
     pub digest: String,
 }
 
+impl BuildView {
+    /// With what a fork proposes: as long as that is held nothing is done, though its rules were fetched.
+    #[must_use]
+    pub fn proposing(mut self, proposal: Option<ProposalView>) -> Self {
+        if proposal.as_ref().is_some_and(|proposal| proposal.is_held) {
+            self.state = StateView { word: "waits for approval".to_owned(), mark: "…", class: "busy" };
+        }
+        self.proposal = proposal;
+        self
+    }
+}
+
 /// The page of this build, which has this address; `now` is in milliseconds since 1970.
 pub fn build(build: &v1::Build, place: &Place, now: i64) -> BuildView {
     let is_over = build.finished_ms > 0;
@@ -223,6 +237,7 @@ pub fn proposal(of: &v1::Proposal, approve: String, guard: String) -> ProposalVi
         commit: harmless(&of.commit),
         opener: harmless(&of.opener),
         images: of.images.iter().map(|image| harmless(image)).collect(),
+        is_held: of.held,
         standing,
         approve,
         guard,

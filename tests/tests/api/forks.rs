@@ -2,7 +2,7 @@
 //! trusted, with nothing lent. The forge's API is a fake ([`farm_tests::forge::api`]); the workers are ones that the test plays.
 
 use farm_proto::v1::{self, finished::Outcome};
-use farm_tests::browser::Browser;
+use farm_tests::browser::{Browser, Page};
 use farm_tests::database::psql;
 use farm_tests::farm::{Farm, output};
 use farm_tests::forge::Forge;
@@ -244,6 +244,9 @@ async fn a_head_is_approved_on_the_page_that_shows_it() {
     assert_eq!(admin.sign_in(&path, &farm.token()).status, 303);
     let page = admin.get(&path);
     assert!(page.body.contains(&a) && page.body.contains("waits for your approval"), "{page:?}");
+    let heading =
+        |page: &Page| page.body.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap().to_owned();
+    assert!(heading(&page).contains("waits for approval"), "{page:?}");
     let approve = |commit: &str| {
         let form = [("guard", page.guard()), ("commit", commit)];
         admin.clone().post(&format!("/b/{build}/approve?project=default"), &form)
@@ -251,6 +254,8 @@ async fn a_head_is_approved_on_the_page_that_shows_it() {
     assert_eq!(approve(&b).status, 409, "another head than was shown");
     let given = approve(&a);
     assert_eq!(given.status, 303, "{given:?}");
+    let page = admin.get(&path);
+    assert!(heading(&page).contains("succeeded") && page.body.contains("approved by"), "{page:?}");
     fetch_at(&mut trusted, "refs/pull/7/head", &a, ("Dockerfile", "FROM scratch\n")).await;
     assert_eq!(over(&farm, "one")["state"], "done");
 }

@@ -4,6 +4,7 @@
 mod audit;
 mod burst;
 mod checks;
+mod deliveries;
 mod fetches;
 mod forks;
 mod full;

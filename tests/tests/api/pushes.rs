@@ -100,8 +100,14 @@ async fn a_newer_push_ends_what_an_older_one_of_its_branch_has_built_so_far() {
     };
     let (first, lease) = begin("one", &"a".repeat(40)).await;
     let (second, newer) = begin("two", &"b".repeat(40)).await;
-    // It runs, and is told to stop.
-    let stopped = sim.beat(&[lease.clone(), newer.clone()]).await;
+    // It runs, and is told to stop, soon after the newer one was submitted.
+    let since = Instant::now();
+    let stopped = loop {
+        let stopped = sim.beat(&[lease.clone(), newer.clone()]).await;
+        if !stopped.is_empty() || since.elapsed() > Duration::from_secs(60) {
+            break stopped;
+        }
+    };
     assert!(stopped.iter().any(|stop| stop.attempt_id == lease.attempt_id), "{stopped:?}");
     assert!(stopped.iter().all(|stop| stop.attempt_id != newer.attempt_id), "{stopped:?}");
     sim.finish(&lease, Outcome::Stopped(v1::Stopped::default())).await;
@@ -116,4 +122,29 @@ async fn a_newer_push_ends_what_an_older_one_of_its_branch_has_built_so_far() {
     fetch(&mut sim, &"c".repeat(40), ("Dockerfile", "FROM scratch\n")).await;
     assert_eq!(over(&farm, "default", "three").await["state"], "done");
     assert_eq!(state(&second), "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_platforms_is_built_for_those_of_the_project_else_for_all_that_are_native() {
+    let port = free_port();
+    let farm = Farm::builder().arg("--hooks-listen").arg(&format!("127.0.0.1:{port}")).start();
+    let forge = hook(&farm, port, &[]);
+    let mut sim = worker(&farm).await;
+    let rules = RULES.replace("    platforms: [linux/amd64]\n", "");
+    let mut built_for = async |id: &str| {
+        let commit = id.repeat(40);
+        assert_eq!(forge.deliver(id, "push", &push(&commit)).0, 202);
+        fetch(&mut sim, &commit, (".farm.yaml", &rules)).await;
+        fetch(&mut sim, &commit, ("Dockerfile", "FROM scratch\n")).await;
+        let done = over(&farm, "default", id).await;
+        assert_eq!(done["state"], "done", "{done}");
+        let build = farm.cli(&["show", done["builds"][0].as_str().unwrap(), "--json"]).json();
+        let platforms = build["platforms"].as_array().unwrap().iter();
+        platforms.map(|one| one["platform"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The worker has none of these, so it gets nothing to build.
+    farm.cli(&["project", "set", "default", "--default-platforms", "linux/arm64,linux/s390x"]).ok();
+    assert_eq!(built_for("a").await, ["linux/arm64", "linux/s390x"]);
+    farm.cli(&["project", "set", "default", "--default-platforms", "none"]).ok();
+    assert_eq!(built_for("b").await, ["linux/amd64"]);
 }

@@ -12,6 +12,7 @@
 )]
 
 mod gate;
+mod guide;
 mod support;
 
 mod addresses;
@@ -85,3 +86,4 @@ mod tokens;
 mod transcripts;
 mod untouched;
 mod usage;
+mod webhooks_guide;

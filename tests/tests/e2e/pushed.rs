@@ -17,26 +17,6 @@ use tempfile::TempDir;
 
 use crate::support::*;
 
-/// What GitHub posts after a push, and how it signs that (its documentation of webhooks), as far as a shell can. `jq` isn't needed: what
-/// is pushed here has nothing in it that JSON would have otherwise.
-fn post_receive(forge: &Forge, clone_url: &str) -> String {
-    let url = format!("http://127.0.0.1:{}{}", forge.port, forge.path);
-    format!(
-        r#"#!/bin/sh
-while read -r before after ref; do
-  created=false; [ "$before" != 0000000000000000000000000000000000000000 ] || created=true
-  body=$(printf '{{"ref":"%s","before":"%s","after":"%s","created":%s,"deleted":false,"forced":false,"commits":[],"head_commit":{{"id":"%s","message":"%s"}},"repository":{{"id":42,"full_name":"acme/app","clone_url":"{clone_url}","default_branch":"main"}},"sender":{{"id":7,"login":"ada"}}}}' \
-    "$ref" "$before" "$after" "$created" "$(git rev-parse "$after^{{commit}}")" "$(git log -1 --format=%s "$after")")
-  signature=$(printf %s "$body" | openssl dgst -sha256 -hmac '{secret}' | sed 's/.* //')
-  printf '%s: the farm answers ' "$ref"
-  curl -sS -o /dev/null -w '%{{http_code}}\n' -H 'content-type: application/json' -H 'x-github-event: push' \
-    -H "x-github-delivery: $(cat /proc/sys/kernel/random/uuid)" -H "x-hub-signature-256: sha256=$signature" --data-binary "$body" '{url}'
-done
-"#,
-        secret = forge.secret
-    )
-}
-
 /// Somebody's clone.
 struct Clone {
     folder: TempDir,
@@ -143,7 +123,7 @@ fn a_push_is_a_green_commit_with_a_page_and_a_wrong_file_is_a_red_one() {
     fs::write(&file, TOKEN).unwrap();
     let mut give = farm.command(&["hook", "token", "app", "--file", file.to_str().unwrap()]);
     output(give.env("FARM_INSECURE_HTTP", "1")).ok();
-    host.take_pushes(&post_receive(&forge, &url));
+    host.take_pushes(&forge.post_receive(&url));
 
     let clone = Clone::of(&host);
     clone.git(&["checkout", "-q", "-b", "main"], &clone.path());

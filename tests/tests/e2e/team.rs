@@ -2,19 +2,10 @@
 
 use farm_tests::farm::{Farm, Output, binary, output};
 
+use crate::guide::{Kind, blocks};
 use crate::support::*;
 
 const GUIDE: &str = include_str!("../../../docs/guide/team.md");
-
-/// The guide's commands, each with who gives them: blocks that begin with "sh WHO".
-fn blocks() -> Vec<(&'static str, &'static str)> {
-    let begun = GUIDE.split("\n```sh ").skip(1);
-    let block = |text: &'static str| {
-        let (who, rest) = text.split_once('\n').unwrap();
-        (who, rest.split_once("\n```").unwrap().0)
-    };
-    begun.map(block).collect()
-}
 
 #[test]
 fn the_guide_for_teams_does_what_it_says() {
@@ -39,9 +30,10 @@ fn the_guide_for_teams_does_what_it_says() {
         }
         output(&mut shell)
     };
-    let blocks = blocks();
+    let blocks = blocks(GUIDE);
     assert!(blocks.len() > 12, "{blocks:?}");
-    for (place, (who, script)) in blocks.iter().enumerate() {
+    for (place, block) in blocks.iter().enumerate() {
+        let (Kind::Commands(who), script) = (block.kind, block.text) else { panic!("{block:?}") };
         let said = as_person(who, script);
         assert_eq!(said.status, 0, "block {place}, by {who}:\n{script}\n{said:?}");
         if script.starts_with("farm member set bob") {
@@ -50,7 +42,7 @@ fn the_guide_for_teams_does_what_it_says() {
                 &["ada     person  admin", "bob     person  builder", "carol   person  viewer"],
             );
         }
-        if script.contains("whoami") && *who == "machine" {
+        if script.contains("whoami") && who == "machine" {
             says(&said.stdout, &["w-arm1, on machine w-arm1, pool arm, trusted", "a certificate until"]);
         }
         if script.contains("cat bob.token") {

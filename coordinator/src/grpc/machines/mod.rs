@@ -2,6 +2,7 @@
 //! of the other coordinators.
 
 pub mod join;
+pub mod native;
 pub mod peer;
 pub mod service;
 mod workers;

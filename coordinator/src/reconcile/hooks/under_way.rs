@@ -18,13 +18,14 @@ use farm_store::work::decide::PublishLimit;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::state::BuildState;
 use farm_types::{
-    BuildId, Commit, Digest, Failure, FailureCode, FetchSpec, Fetched, GitSource, PrincipalId, PrincipalKind,
-    ProjectId, ProjectName, Role, ShortId, Take,
+    BuildId, Commit, Digest, Failure, FailureCode, FetchSpec, Fetched, GitSource, Platform, PrincipalId,
+    PrincipalKind, ProjectId, ProjectName, Role, ShortId, Take, TrustClass,
 };
 use tonic::{Code, Status};
 
 use super::step::{Begun, Step, Stop};
 use crate::grpc::builds::accept::{Asked, accept};
+use crate::grpc::machines::native::native;
 use crate::people::principal::{Kind, Principal};
 use crate::people::{Caller, Member};
 use crate::shared::Shared;
@@ -126,7 +127,7 @@ impl<'a> UnderWay<'a> {
                 content_key: fetched.snapshot.content_key.to_string(),
                 upload_id: String::new(),
             }),
-            platforms: wanted.platforms.iter().map(ToString::to_string).collect(),
+            platforms: self.platforms(wanted).await?,
             tags: wanted.tags.iter().map(ToString::to_string).collect(),
             dockerfile: fetched.dockerfile.clone(),
             target: wanted.target.clone().unwrap_or_default(),
@@ -143,6 +144,28 @@ impl<'a> UnderWay<'a> {
             ..Default::default()
         };
         self.accept(Part::Image, image, spec, Some(place)).await
+    }
+
+    /// For which platforms an image is built: where its rules name none, those of `farm submit` without any. What a fork proposes no other
+    /// machines build than those that aren't trusted.
+    async fn platforms(&self, wanted: &Wanted) -> Step<Vec<String>> {
+        let named = |all: &[Platform]| all.iter().map(ToString::to_string).collect();
+        if !wanted.platforms.is_empty() {
+            return Ok(named(&wanted.platforms));
+        }
+        let (_, defaults) = self.shared.loops.settings(self.of.project).await?;
+        if !defaults.platforms.is_empty() {
+            return Ok(named(&defaults.platforms));
+        }
+        let workers = self.shared.loops.workers().await?;
+        let untrusted = workers.iter().filter(|worker| worker.trust == TrustClass::Untrusted);
+        let of_fork = if self.fork.is_some() { native(untrusted) } else { Default::default() };
+        let found = if of_fork.is_empty() { native(&workers) } else { of_fork };
+        if found.is_empty() {
+            let why = "the rules name no platforms, and the farm has no native worker now to choose from";
+            return Err(Begun::Later(why.to_owned()).into());
+        }
+        Ok(found.into_iter().collect())
     }
 
     /// What the project's settings allow to this event. What isn't allowed is refused by [`accept`] as well: this finds all of it, before

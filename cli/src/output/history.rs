@@ -102,6 +102,8 @@ pub struct MoveJson {
     pub copied_from: Option<String>,
     /// The commit of the build's context.
     pub commit: Option<String>,
+    /// The archive of the build's context.
+    pub archive: Option<String>,
     /// When.
     pub moved: Option<String>,
 }
@@ -119,6 +121,7 @@ impl From<&GetTagHistoryResponse> for HistoryJson {
             created_by: one.created_by.clone(),
             verb: one.verb.clone(),
             copied_from: known(&one.copied_from),
+            archive: one.archive.as_ref().and_then(|archive| known(&archive.url)),
             commit: one.git.as_ref().and_then(|git| known(&git.commit)),
             moved: time(one.moved_ms),
         });

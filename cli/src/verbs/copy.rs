@@ -34,6 +34,12 @@ pub struct Ways {
     idempotency_key: Option<String>,
 }
 
+impl Ways {
+    pub(super) fn has_key(&self) -> bool {
+        self.idempotency_key.is_some()
+    }
+}
+
 /// Milliseconds.
 fn timeout(text: &str) -> std::result::Result<u64, String> {
     let cure = "write a time like 90s, 10m or 2h";

@@ -64,8 +64,8 @@ Examples:
   farm rollback registry.example/team/app --to 3
   farm rollback registry.example/team/app --to sha256:DIGEST
 
-Without --to the tag goes back to what it was before it came to what it is now. The image has to be
-in the repository still. A rollback is a new intention: builds that are under way were asked for
+Without --to the tag goes back to what it was before it came to what it is now; a second time it
+is back again where it began. The image has to be in the repository still. A rollback is a new intention: builds that are under way were asked for
 earlier, and don't undo it; what is asked for afterwards does.
 
 Exit codes: those of farm submit";
@@ -94,6 +94,10 @@ pub(crate) async fn history(args: HistoryArgs, setup: &Setup) -> Result<Exit> {
 pub(crate) async fn rollback(args: RollbackArgs, setup: &Setup) -> Result<Exit> {
     let tag: ImageTag = args.tag.parse()?;
     let to = args.to.as_deref().map(To::read).transpose()?;
+    if to.is_none() && args.ways.has_key() {
+        let cure = "with a key it has to be said to what, as that is another image each time: write --to N or --to DIGEST";
+        return Err(Invalid::new("--idempotency-key", tag.to_string(), cure).into());
+    }
     let digest = match to {
         Some(To::Digest(digest)) => digest,
         to => {

@@ -27,6 +27,8 @@ pub struct Retention {
     pub workers_days: u64,
     /// What was delivered to hooks, days after it was processed.
     pub deliveries_days: u64,
+    /// What tags have pointed to, days after they were moved.
+    pub history_days: u64,
     /// What was done, by whom; days after it was sealed.
     pub audit_days: u64,
 }
@@ -42,6 +44,7 @@ impl Default for Retention {
             outputs_minutes: 60,
             workers_days: 7,
             deliveries_days: 14,
+            history_days: 400,
             audit_days: 400,
         }
     }
@@ -59,6 +62,7 @@ impl Retention {
             ("outputs_minutes", self.outputs_minutes, CENTURY_DAYS * 24 * 60),
             ("workers_days", self.workers_days, CENTURY_DAYS),
             ("deliveries_days", self.deliveries_days, CENTURY_DAYS),
+            ("history_days", self.history_days, CENTURY_DAYS),
             ("audit_days", self.audit_days, CENTURY_DAYS),
         ] {
             if value > most {
@@ -102,6 +106,11 @@ impl Retention {
     /// `deliveries_days`; `None`: for ever.
     pub fn deliveries(&self) -> Option<Duration> {
         days(self.deliveries_days)
+    }
+
+    /// `history_days`; `None`: for ever.
+    pub fn history(&self) -> Option<Duration> {
+        days(self.history_days)
     }
 
     /// `audit_days`; `None`: for ever.

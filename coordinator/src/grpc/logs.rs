@@ -88,7 +88,8 @@ pub fn watch(
             let streams = shared.store.streams(project, build).await.map_err(status::store)?;
             // What has no attempts may be a copy, of which is noted what it does.
             if streams.is_empty() && version.build != cursor.build {
-                for note in shared.store.notes(project, build, cursor.build).await.map_err(status::store)? {
+                let range = (cursor.build, version.build);
+                for note in shared.store.notes(project, build, range).await.map_err(status::store)? {
                     cursor.build = note.seq;
                     yield noted(note, &cursor);
                 }

@@ -160,6 +160,13 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("deliveries", deliveries.await);
+    let moves = async {
+        if let Some(history) = kept.history() {
+            while store.remove_moves(epoch, history, BATCH).await? > 0 {}
+        }
+        Ok(())
+    };
+    told("what tags have pointed to", moves.await);
     let hosts = async {
         while store.forget_login_hosts(epoch, BATCH).await? > 0 {}
         Ok(())

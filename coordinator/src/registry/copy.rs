@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::error::Refusal;
 use super::image::{ChildError, ImageManifest, in_json, wrong};
 use super::requests::{Asked, Shown, Told};
+use super::tokens::Scope;
 use super::{By, Manifest, RegistryError};
 use crate::outbound::Failed;
 use crate::outbound::body::read;
@@ -34,6 +35,17 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const AHEAD: usize = 4;
 /// As much of an answer without a meaning is read.
 const MAX_ANSWER: usize = 8 * 1024;
+
+/// What a registry makes of the wish to take a blob over from another repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// It is there.
+    Yes,
+    /// It isn't: this one.
+    No,
+    /// It isn't, and others won't be, either.
+    Refused,
+}
 
 /// What is to be copied of an image: all that it consists of.
 #[derive(Debug)]
@@ -173,31 +185,43 @@ impl By<'_> {
         Ok(Err(refusal(repository, &mut response, deadline).await))
     }
 
-    /// Has a registry take a blob over from another repository of its own; false: it doesn't, and it has to be brought there. (OCI
+    /// Has a registry take a blob over from another repository of its own. What it doesn't has to be brought there. (OCI
     /// distribution-spec v1.1, "Mounting a blob from another repository".)
     ///
     /// # Errors
-    /// The registry refuses or can't be reached.
+    /// The registry can't be reached, or has trouble.
     pub async fn mount_blob(
         &self,
         from: &Repository,
         digest: Digest,
         into: &Repository,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Mounted, RegistryError> {
+        let (registries, whose) = (self.registries, &self.whose);
+        let deadline = Instant::now() + registries.timeout;
+        let scope = Scope { repository: into, from: Some(from), actions: "pull,push" };
+        let token = match registries.grant_of(whose, scope, deadline).await {
+            Ok(token) => token,
+            Err(error) if error.is_transient() => return Err(error),
+            // Not for both repositories; each by itself may be granted all the same.
+            Err(_) => return Ok(Mounted::Refused),
+        };
         let digest = digest.to_string();
         let query = [("mount", digest.as_str()), ("from", from.name())];
-        let asked = Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
-        match self.tell_of(into, Some(from), &asked).await? {
-            Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(true),
+        let asked =
+            Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
+        let shown = Shown::of(token.as_deref(), whose);
+        match registries.send(into, &asked, shown, deadline).await? {
+            Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(Mounted::Yes),
             // It has begun an upload in the place of that, and forgets it by itself.
-            Told::Answer(_) => Ok(false),
-            // Some can't, some let nobody see whether it is in the other one.
-            Told::No(refusal)
-                if refusal.is_about_login() || refusal.status.is_client_error() && !refusal.may_pass() =>
-            {
-                Ok(false)
+            Told::Answer(_) => Ok(Mounted::No),
+            Told::No(refusal) if refusal.may_pass() => Err(RegistryError::of(into, &refusal, whose)),
+            Told::No(refusal) => {
+                if refusal.is_about_login() {
+                    // The token may have come to its end.
+                    registries.forget_of(whose, scope);
+                }
+                Ok(Mounted::Refused)
             }
-            Told::No(refusal) => Err(RegistryError::of(into, &refusal, &self.whose)),
         }
     }
 

@@ -93,19 +93,9 @@ impl By<'_> {
         repository: &Repository,
         asked: &Asked<'_>,
     ) -> Result<Told, RegistryError> {
-        self.tell_of(repository, None, asked).await
-    }
-
-    /// The same of a request that takes something from another repository of that registry.
-    pub(super) async fn tell_of(
-        &self,
-        repository: &Repository,
-        from: Option<&Repository>,
-        asked: &Asked<'_>,
-    ) -> Result<Told, RegistryError> {
         let (registries, whose) = (self.registries, &self.whose);
         let deadline = Instant::now() + registries.timeout;
-        let scope = Scope { repository, from, actions: actions(&asked.method) };
+        let scope = Scope { repository, from: None, actions: actions(&asked.method) };
         let token = registries.grant_of(whose, scope, deadline).await?;
         let shown = Shown::of(token.as_deref(), whose);
         let told = registries.send(repository, asked, shown, deadline).await?;

@@ -1,6 +1,8 @@
 //! All that an image consists of, as its registry has it: the index, the manifests that it lists, attestations among them, and their blobs.
 //!
 //! Formats: OCI image-spec v1.1 (`image-index.md`, `manifest.md`) and Docker's "Image Manifest V 2, Schema 2". Bytes are kept as they came.
+//!
+//! Whoever names an image names whatever registry they like: what is read of one is bounded as a whole ([`MOST_BYTES`], [`MOST_BLOBS`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +14,10 @@ use serde::Deserialize;
 use super::image::{ChildError, in_json};
 use super::{By, Manifest};
 
-/// So many manifests one image has at most, and so deep indexes list indexes.
+/// So many manifests one image has at most, so many bytes together, so many blobs, and so deep indexes list indexes.
 const MOST_MANIFESTS: usize = 1000;
+const MOST_BYTES: usize = 32 << 20;
+const MOST_BLOBS: usize = 20_000;
 const DEEPEST: usize = 3;
 /// So many are asked for at once.
 const AT_ONCE: usize = 4;
@@ -49,7 +53,7 @@ struct Document {
     manifests: Option<Vec<Entry>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
     #[serde(default)]
@@ -57,15 +61,26 @@ struct Entry {
     digest: Digest,
     size: u64,
     #[serde(default)]
-    urls: Vec<String>,
+    urls: Option<Vec<String>>,
 }
 
 impl Entry {
     /// Whether it lies elsewhere by its maker's will, and is fetched from there by whoever runs the image.
     fn is_foreign(&self) -> bool {
-        !self.urls.is_empty()
+        self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
             && (self.media_type.contains(".foreign.") || self.media_type.contains(".nondistributable."))
     }
+}
+
+/// What was read so far.
+struct Reading<'a> {
+    repository: &'a Repository,
+    /// What was named.
+    of: Digest,
+    /// Each manifest, and what it lists.
+    known: BTreeMap<Digest, (Manifest, Vec<Digest>)>,
+    blobs: BTreeMap<Digest, u64>,
+    bytes: usize,
 }
 
 impl By<'_> {
@@ -79,39 +94,22 @@ impl By<'_> {
             let failure = Failure::new(Cause::User, FailureCode::CopiedImageMissing, why);
             return Err(ChildError::Wrong(Box::new(failure)));
         };
-        let mut tree = Tree {
-            root: root.clone(),
-            digest,
-            listed: Vec::new(),
-            manifests: Vec::new(),
-            blobs: BTreeMap::new(),
-        };
-        let (mut level, mut known) = (vec![(digest, root)], BTreeSet::from([digest]));
-        for depth in 0..=DEEPEST {
-            let mut next = Vec::new();
-            for (digest, manifest) in &level {
-                let entries = tree.take(repository, *digest, manifest)?;
-                if depth == 0 {
-                    tree.listed = entries.iter().map(|entry| entry.digest).collect();
-                }
-                next.extend(entries.into_iter().filter(|entry| known.insert(entry.digest)));
-            }
-            if known.len() > MOST_MANIFESTS {
-                let why = format!("it has more than {MOST_MANIFESTS} manifests");
-                return Err(unfit(repository, digest, &why));
-            }
+        let mut reading =
+            Reading { repository, of: digest, known: BTreeMap::new(), blobs: BTreeMap::new(), bytes: 0 };
+        let mut next = reading.take(digest, root)?;
+        for _ in 0..DEEPEST {
             if next.is_empty() {
-                // The deepest first, and what lists others after all that lists none.
-                tree.manifests.reverse();
-                tree.manifests.sort_by_key(|(_, manifest)| is_index(&manifest.media_type));
-                return Ok(tree);
+                break;
             }
-            let wanted = futures::stream::iter(next).map(async |entry| {
-                let manifest = self.listed(repository, digest, &entry).await?;
-                Ok::<_, ChildError>((entry.digest, manifest))
-            });
-            level = wanted.buffered(AT_ONCE).try_collect().await?;
-            tree.manifests.extend(level.iter().rev().cloned());
+            let mut wanted = futures::stream::iter(std::mem::take(&mut next))
+                .map(async |entry| Ok::<_, ChildError>((entry.digest, self.listed(repository, digest, &entry).await?)))
+                .buffered(AT_ONCE);
+            while let Some((digest, manifest)) = wanted.try_next().await? {
+                next.extend(reading.take(digest, manifest)?);
+            }
+        }
+        if next.is_empty() {
+            return reading.end();
         }
         Err(unfit(repository, digest, "its indexes list indexes that list indexes"))
     }
@@ -136,19 +134,19 @@ impl By<'_> {
     }
 }
 
-impl Tree {
-    /// Notes a manifest's blobs; gives what an index lists.
-    fn take(
-        &mut self,
-        repository: &Repository,
-        digest: Digest,
-        manifest: &Manifest,
-    ) -> Result<Vec<Entry>, ChildError> {
-        let is_unfit = |why: &str| unfit(repository, digest, why);
+impl Reading<'_> {
+    /// Keeps a manifest and its blobs; gives what it lists and nobody has listed before.
+    fn take(&mut self, digest: Digest, manifest: Manifest) -> Result<Vec<Entry>, ChildError> {
+        let (repository, of) = (self.repository, self.of);
+        let is_unfit = |why: &str| unfit(repository, of, why);
+        self.bytes += manifest.bytes.len();
+        if self.bytes > MOST_BYTES {
+            return Err(is_unfit(&format!("its manifests are longer than {MOST_BYTES} bytes")));
+        }
         let known = [OCI_MANIFEST, DOCKER_MANIFEST].contains(&manifest.media_type.as_str());
         if !known && !is_index(&manifest.media_type) {
             return Err(is_unfit(&format!(
-                "it is of the type {:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2",
+                "{digest} is of the type {:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2",
                 manifest.media_type
             )));
         }
@@ -160,7 +158,42 @@ impl Tree {
                 return Err(is_unfit("it says two lengths of one blob"));
             }
         }
-        Ok(document.manifests.unwrap_or_default())
+        if self.blobs.len() > MOST_BLOBS {
+            return Err(is_unfit(&format!("it has more than {MOST_BLOBS} blobs")));
+        }
+        let listed = document.manifests.unwrap_or_default();
+        let digests = listed.iter().map(|entry| entry.digest).collect();
+        self.known.insert(digest, (manifest, digests));
+        let mut new = BTreeMap::new();
+        for entry in listed.into_iter().filter(|entry| !self.known.contains_key(&entry.digest)) {
+            new.insert(entry.digest, entry);
+        }
+        if self.known.len() + new.len() > MOST_MANIFESTS {
+            return Err(is_unfit(&format!("it has more than {MOST_MANIFESTS} manifests")));
+        }
+        Ok(new.into_values().collect())
+    }
+
+    /// Puts all in an order in which what is listed comes first.
+    fn end(mut self) -> Result<Tree, ChildError> {
+        let missing = || unfit(self.repository, self.of, "it lists itself");
+        let (mut order, mut seen, mut ways) = (Vec::new(), BTreeSet::new(), vec![(self.of, 0)]);
+        while let Some((digest, place)) = ways.pop() {
+            let (_, listed) = self.known.get(&digest).ok_or_else(missing)?;
+            match listed.get(place) {
+                Some(child) => {
+                    ways.push((digest, place + 1));
+                    if seen.insert(*child) {
+                        ways.push((*child, 0));
+                    }
+                }
+                None => order.push(digest),
+            }
+        }
+        let (root, listed) = self.known.remove(&self.of).ok_or_else(missing)?;
+        let rest = order.into_iter().filter_map(|digest| Some((digest, self.known.remove(&digest)?.0)));
+        let manifests = rest.collect();
+        Ok(Tree { root, digest: self.of, listed, manifests, blobs: self.blobs })
     }
 }
 
@@ -171,4 +204,76 @@ fn unfit(repository: &Repository, digest: Digest, why: &str) -> ChildError {
         FailureCode::CopiedImageUnfit,
         format!("{repository}@{digest} can't be copied: {why}"),
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use farm_core::publish::OCI_INDEX;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn manifest(media_type: &str, document: &Value) -> (Digest, Manifest) {
+        let bytes = document.to_string().into_bytes();
+        (Digest::of(&bytes), Manifest { bytes, media_type: media_type.to_owned() })
+    }
+
+    fn image(what: &str) -> (Digest, Manifest) {
+        let blob = |name: &str| json!({"digest": Digest::of(name.as_bytes()), "size": 1});
+        manifest(OCI_MANIFEST, &json!({"config": blob(&format!("{what} config")), "layers": [blob("shared"), blob(what)]}))
+    }
+
+    fn index(of: &[&(Digest, Manifest)]) -> (Digest, Manifest) {
+        let entries: Vec<Value> = of
+            .iter()
+            .map(|(digest, manifest)| json!({"digest": digest, "size": manifest.bytes.len(), "mediaType": manifest.media_type}))
+            .collect();
+        manifest(OCI_INDEX, &json!({ "manifests": entries }))
+    }
+
+    fn reading(of: Digest) -> Reading<'static> {
+        let repository: &'static Repository = Box::leak(Box::new("r.example/app".parse().unwrap()));
+        Reading { repository, of, known: BTreeMap::new(), blobs: BTreeMap::new(), bytes: 0 }
+    }
+
+    #[test]
+    fn what_is_listed_comes_before_what_lists_it_however_it_is_listed() {
+        let (a, b) = (image("a"), image("b"));
+        let inner = index(&[&b]);
+        // The inner one is listed behind one that lists it as well.
+        let outer = index(&[&inner, &a]);
+        let root = index(&[&outer, &inner, &a]);
+        let mut all = reading(root.0);
+        for (digest, manifest) in [&root, &outer, &inner, &a, &b] {
+            all.take(*digest, manifest.clone()).unwrap();
+        }
+        let tree = all.end().unwrap();
+        let place = |of: &(Digest, Manifest)| tree.manifests.iter().position(|(digest, _)| *digest == of.0).unwrap();
+        assert_eq!(tree.manifests.len(), 4);
+        assert!(place(&b) < place(&inner) && place(&inner) < place(&outer) && place(&a) < place(&outer));
+        assert_eq!(tree.listed, [outer.0, inner.0, a.0]);
+        assert_eq!(tree.blobs.len(), 5, "one is shared");
+    }
+
+    #[test]
+    fn what_a_registry_says_is_bounded_as_a_whole() {
+        let (digest, one) = image("a");
+        let mut all = reading(digest);
+        all.bytes = MOST_BYTES;
+        let refused = all.take(digest, one).unwrap_err();
+        assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("longer than")));
+        let blobs: Vec<Value> =
+            (0..=MOST_BLOBS).map(|n| json!({"digest": Digest::of(&n.to_be_bytes()), "size": 1})).collect();
+        let (digest, many) = manifest(OCI_MANIFEST, &json!({ "layers": blobs }));
+        let refused = reading(digest).take(digest, many).unwrap_err();
+        assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("more than 20000 blobs")));
+        let listed: Vec<Value> =
+            (0..MOST_MANIFESTS).map(|n| json!({"digest": Digest::of(&n.to_be_bytes()), "size": 1})).collect();
+        let (digest, many) = manifest(OCI_INDEX, &json!({ "manifests": listed }));
+        let refused = reading(digest).take(digest, many).unwrap_err();
+        assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("more than 1000 manifests")));
+        let (digest, odd) = manifest("application/vnd.docker.distribution.manifest.v1+prettyjws", &json!({}));
+        let refused = reading(digest).take(digest, odd).unwrap_err();
+        assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("farm doesn't copy")));
+    }
 }

@@ -6,6 +6,15 @@ ALTER TABLE ref_heads
     ADD COLUMN placed_by bigint,
     ADD COLUMN placed_after timestamptz;
 
+ALTER TABLE deliveries
+    -- Where it says that its ref was before, and where it is; null: it doesn't say it, or a coordinator of before has read it.
+    ADD COLUMN moved_from text,
+    ADD COLUMN moved_to text;
+-- locks: deliveries are kept for days only
+CREATE INDEX deliveries_moved_from ON deliveries (project_id, hook_id, pushes, moved_from) WHERE moved_from IS NOT NULL;
+-- locks: as above
+CREATE INDEX deliveries_moved_to ON deliveries (project_id, hook_id, pushes, moved_to) WHERE moved_from IS NOT NULL;
+
 -- Those that wait for their place, by their refs.
 -- locks: deliveries are kept for days only
 CREATE INDEX deliveries_in_line ON deliveries (project_id, hook_id, git_ref, sequence)

@@ -28,3 +28,4 @@ CREATE TABLE tag_moves (
     moved_at        timestamptz NOT NULL DEFAULT farm_now(),
     PRIMARY KEY (project_id, registry, repository, tag, number)
 );
+CREATE INDEX tag_moves_old ON tag_moves (moved_at);

@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use farm_tests::bed::Bed;
 use farm_tests::farm::Farm;
 use farm_tests::faults::door::{Door, Shut};
 use farm_tests::registry::PrivateRegistry;
@@ -56,11 +55,8 @@ fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_dig
         is_whole(&farm, one, &["--src-creds", &credentials]);
     }
     // Within a registry blobs are mounted; only what is new elsewhere is sent.
-    let lines: Vec<String> = log(&farm)
-        .lines()
-        .filter(|line| line.contains("copied to a repository"))
-        .map(|line| line.replace("\u{1b}[2m", "").replace("\u{1b}[0m", "").replace("\u{1b}[3m", ""))
-        .collect();
+    let written = log(&farm);
+    let lines: Vec<&str> = written.lines().filter(|line| line.contains("copied to a repository")).collect();
     let of = |repository: &str| lines.iter().find(|line| line.contains(repository)).unwrap();
     assert!(of(&near).contains("sent=0 bytes=0"), "{lines:#?}");
     assert!(of("web/app").contains("mounted=0"), "{lines:#?}");
@@ -80,8 +76,8 @@ fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_dig
     assert_eq!(log(&farm).matches("all of it is there").count(), 2);
 
     // Tags of the same repository, by name alone; and what the image is, in quiet.
-    let said = farm.cli(&["tag", &format!("{near}@{digest}"), "stable", "1", "--quiet"]).ok();
-    assert_eq!(said.trim(), digest);
+    let quiet = farm.cli(&["tag", &format!("{near}@{digest}"), "stable", "1", "--quiet"]).ok();
+    assert_eq!(quiet.trim(), digest);
     for name in ["stable", "1"] {
         assert_eq!(digest_of(&raw(&format!("{near}:{name}")).unwrap()), digest);
     }
@@ -92,6 +88,32 @@ fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_dig
     let (name, _) = tag.rsplit_once(':').unwrap();
     farm.cli(&["tag", &format!("{name}@{}", arm.as_ref().unwrap()), "1.4-arm64"]).ok();
     assert_eq!(Some(digest_of(&raw(&format!("{name}:1.4-arm64")).unwrap())), arm);
+    // Elsewhere, too; and what the image is of says the build, not a copy.
+    let alone = format!("{}:arm", repository("alone"));
+    farm.cli(&["copy", &format!("{name}:1.4-arm64"), &alone]).ok();
+    assert_eq!(Some(digest_of(&raw(&alone).unwrap())), arm);
+    is_whole(&farm, &alone, &[]);
+    let inspected = farm.cli(&["inspect", &format!("{near}:1.4"), "--json"]).json();
+    assert_ne!(inspected["build"], build_id(&said), "{inspected:#}");
+
+    // What was done is in its log, each line once.
+    let logged = farm.cli(&["logs", &build_id(&said)]).ok();
+    assert_eq!(logged.matches(&format!("copy  {near}: 0 sent (0 B), ")).count(), 1, "{logged}");
+
+    // Back to what a tag was, and what it was.
+    let newer = Context::new(&format!("FROM scratch\nLABEL n={}\n", nonce()));
+    submit(&farm, &newer, &["-t", &format!("{near}:stable"), "--platform", "linux/amd64"]).ok();
+    assert_ne!(digest_of(&raw(&format!("{near}:stable")).unwrap()), digest);
+    let back = farm.cli(&["rollback", &format!("{near}:stable")]).ok();
+    says(&back, &["rollback of", "rolled back in"]);
+    assert_eq!(digest_of(&raw(&format!("{near}:stable")).unwrap()), digest);
+    let history = farm.cli(&["history", &format!("{near}:stable")]).ok();
+    says(&history, &["3*", "rollback", "2 ", "build", "1 ", "tag", "* is what"]);
+    let first = farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k"]).ok();
+    assert_eq!(farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k", "-q"]).status, 0);
+    says(&first, &["rolled back in"]);
+    refused(&farm.cli(&["rollback", &format!("{near}:stable"), "--idempotency-key", "k"]), 2, &["--to"]);
+    refused(&farm.cli(&["history", &format!("{near}:never")]), 2, &["farm has never moved"]);
 }
 
 #[test]
@@ -154,5 +176,4 @@ fn what_cant_be_copied_says_why_and_moves_no_tag() {
     let not_allowed = farm.cli(&["copy", &tag, &to, "--project", "web"]);
     assert_eq!(not_allowed.status, 3, "{not_allowed:?}");
     says(&not_allowed.stderr, &["may not"]);
-    let _ = Bed::from_env();
 }

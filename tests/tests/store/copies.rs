@@ -66,6 +66,19 @@ async fn a_copy_is_published_at_once_as_what_its_source_was_when_it_was_first_lo
     assert_eq!(publish(&world, made, "first").await, Claim::Granted);
     let record = world.build(made).await;
     assert_eq!((record.state, record.copied), (BuildState::Succeeded, Some(first)));
+    // What it found there may be somebody else's.
+    assert_eq!(world.database.psql("SELECT fate FROM destinations"), "kept");
+    // What it did is heard once, by whoever asks for what came since.
+    let other = world.store.submit(&copy(&world, "n", "r.example/app:1", &[TAG])).await.unwrap();
+    let noted = (default_project(), other.id);
+    for text in ["one", "two"] {
+        world.store.note_copy(world.epoch, noted, text).await.unwrap();
+    }
+    let notes = world.store.notes(noted.0, noted.1, (0, i64::MAX)).await.unwrap();
+    assert_eq!(notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    let since = world.store.notes(noted.0, noted.1, (notes[0].seq, notes[1].seq)).await.unwrap();
+    assert_eq!(since, [notes[1].clone()]);
+    assert!(world.store.notes(noted.0, noted.1, (notes[0].seq, notes[0].seq)).await.unwrap().is_empty());
     let stale = world.store.pin_copy(world.epoch, of, other).await.unwrap_err();
     assert!(matches!(stale, StoreError::Stale(_)), "{stale}");
 }
@@ -105,6 +118,24 @@ async fn a_copy_has_its_place_among_builds_and_the_same_when_it_is_retried() {
     let record = world.build(again).await;
     assert_eq!((record.state, record.copied), (BuildState::Publishing, Some(digest)), "what it was then");
     assert_eq!(publish(&world, again, "again").await, Claim::Superseded);
+}
+
+#[tokio::test]
+async fn so_many_copies_of_a_project_are_under_way_at_once() {
+    let world = world().await;
+    for n in 0..100 {
+        world.store.submit(&copy(&world, &n.to_string(), "r.example/app:1", &[TAG])).await.unwrap();
+    }
+    let more = copy(&world, "more", "r.example/app:1", &[TAG]);
+    let refused = world.store.submit(&more).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Exhausted(why) if why.contains("100 copies")), "{refused}");
+    // Those of one source aren't in the way of others: each has its own places.
+    let first = world.database.psql("SELECT id FROM builds LIMIT 1").parse().unwrap();
+    world.store.cancel(&tester(), default_project(), first, PUBLISH).await.unwrap();
+    let near = world.store.submit(&copy(&world, "near", "localhost:5002/app:2", &[TAG])).await.unwrap();
+    let due = world.store.due_merges(8).await.unwrap();
+    assert_eq!(due.len(), 9);
+    assert!(due.iter().any(|one| one.build == near.id));
 }
 
 #[tokio::test]

@@ -115,9 +115,9 @@ async fn a_delivery_is_kept_once_and_processed_until_it_is_over() {
     // Late ones, and those that are processed again, move no ref back.
     let (main, [a, b]): (RefName, [Commit; 2]) =
         ("refs/heads/main".parse().unwrap(), ["1", "2"].map(|digit| digit.repeat(40).parse().unwrap()));
-    assert!(store.see_ref(epoch, two, &main, Some(&b)).await.unwrap());
-    assert!(!store.see_ref(epoch, one, &main, Some(&a)).await.unwrap());
-    assert!(store.see_ref(epoch, two, &main, Some(&b)).await.unwrap());
+    assert!(store.see_ref(epoch, two, &main, (Some(&b), None)).await.unwrap());
+    assert!(!store.see_ref(epoch, one, &main, (Some(&a), None)).await.unwrap());
+    assert!(store.see_ref(epoch, two, &main, (Some(&b), None)).await.unwrap());
     assert_eq!(world.database.psql("SELECT commit_id FROM ref_heads"), b.as_str());
     store.end_delivery(epoch, two, &done(&["7f3k2m"])).await.unwrap();
     let over =
@@ -330,23 +330,31 @@ async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_bef
         order_key: None,
     };
     store.submit(&NewBuild { of: Some(rules), ..world.new_build("r", "linux/amd64", &[]) }).await.unwrap();
-    let [b, c]: [Commit; 2] = ["2", "3"].map(|digit| digit.repeat(40).parse().unwrap());
-    assert_eq!(store.passed_by(two, &main).await.unwrap(), None);
+    let [a, b, c, d]: [Commit; 4] = ["1", "2", "3", "4"].map(|digit| digit.repeat(40).parse().unwrap());
+    store.see_ref(epoch, two, &main, (Some(&b), Some(&a))).await.unwrap();
+    store.see_ref(epoch, three, &main, (Some(&c), Some(&b))).await.unwrap();
+    // Where the ref was before, one delivery before the other; so a server that is late isn't taken for one where the ref has moved on.
+    let befores = store.befores(three, &main, &c).await.unwrap();
+    assert_eq!(befores.len(), 2);
+    assert!(befores.contains(&a) && befores.contains(&b), "{befores:?}");
+    assert_eq!(store.befores(two, &main, &b).await.unwrap(), [a.clone()]);
+    assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), None);
     store.place_delivery(epoch, three, &main, &c, Moves::Told).await.unwrap().unwrap();
-    assert_eq!(store.passed_by(two, &main).await.unwrap(), Some(c.clone()));
-    assert_eq!(store.passed_by(two, &other).await.unwrap(), None, "that is another ref");
-    assert_eq!(store.passed_by(three, &main).await.unwrap(), None, "it is the one that was seen");
-    assert_eq!(store.passed_by(four, &main).await.unwrap(), None, "it came later, and may be newer");
+    assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), Some(c.clone()));
+    assert_eq!(store.passed_by(two, &main, &d).await.unwrap(), None, "nobody says that it was moved on from there");
+    assert_eq!(store.passed_by(two, &other, &b).await.unwrap(), None, "that is another ref");
+    assert_eq!(store.passed_by(three, &main, &b).await.unwrap(), None, "it is the one that was seen");
+    assert_eq!(store.passed_by(four, &main, &b).await.unwrap(), None, "it came later, and may be newer");
     assert_eq!(ids().await, ["3", "2", "4"], "each goes on");
     // Who has it processed once more wants to know where the ref is now.
     store.end_delivery(epoch, two, &end).await.unwrap();
     store.redeliver(&tester(), default_project(), "app", "2").await.unwrap();
     let waiting = store.waiting_deliveries(10).await.unwrap();
     let again = waiting.iter().find(|one| one.id == "2").unwrap();
-    assert_eq!(store.passed_by(again, &main).await.unwrap(), None);
+    assert_eq!(store.passed_by(again, &main, &b).await.unwrap(), None);
     // What is gone, and comes back, was seen by nobody.
     store.place_delivery(epoch, again, &main, &b, Moves::Told).await.unwrap().unwrap();
-    assert_eq!(store.passed_by(two, &main).await.unwrap(), None, "by an earlier one nothing is passed");
+    assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), None, "by an earlier one nothing is passed");
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn a_look_notes_where_refs_are_and_makes_up_for_what_was_not_delivered_onc
     let (seen, best) = store.seen(&going).await.unwrap();
     assert!(seen.has_unread && best == Some(commit(2)), "{seen:?}");
     let three = waiting(&world).await.remove(0);
-    store.see_ref(epoch, &three, &name("heads/main"), Some(&commit(3))).await.unwrap();
+    store.see_ref(epoch, &three, &name("heads/main"), (Some(&commit(3)), None)).await.unwrap();
     assert!(place(&world, &three, ("heads/main", 3), Moves::Told).await);
     assert_eq!(back(&world, &going, &listed(&[("heads/main", 4), ("tags/v1", 1)])).await, [""; 0]);
     assert_eq!(look(&world, &app, &listed(&[("heads/main", 4), ("tags/v1", 1)])).await, ["refs/heads/main"]);
@@ -329,7 +329,7 @@ async fn a_push_that_was_made_up_in_vain_is_found_again_three_times() {
     assert!(!store.is_told(&made, &main).await.unwrap(), "nobody has read it yet");
     let all = waiting(&world).await;
     let one = all.iter().find(|one| one.own.is_none()).unwrap();
-    store.see_ref(epoch, one, &main, Some(&commit(3))).await.unwrap();
+    store.see_ref(epoch, one, &main, (Some(&commit(3)), None)).await.unwrap();
     assert!(store.is_told(&made, &main).await.unwrap());
     assert!(place(&world, one, ("heads/main", 3), Moves::Told).await);
     assert!(!store.is_told(&made, &main).await.unwrap());
@@ -339,7 +339,7 @@ async fn a_push_that_was_made_up_in_vain_is_found_again_three_times() {
     assert_eq!(keep(&world, &app, &first, "2", b"two").await, Kept::New);
     let all = waiting(&world).await;
     let gone = all.iter().find(|one| one.own.is_none()).unwrap();
-    store.see_ref(epoch, gone, &name("tags/v1"), None).await.unwrap();
+    store.see_ref(epoch, gone, &name("tags/v1"), (None, None)).await.unwrap();
     assert_eq!(
         world
             .database

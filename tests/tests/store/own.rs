@@ -205,7 +205,7 @@ async fn a_push_is_missed_while_the_one_before_it_is_built() {
     keep(&world, &app, &first, "1", b"one").await;
     let push = waiting(&world).await.remove(0);
     let main = name("heads/main");
-    store.see_ref(epoch, &push, &main, Some(&commit(2))).await.unwrap();
+    store.see_ref(epoch, &push, &main, (Some(&commit(2)), None)).await.unwrap();
     assert!(store.line_up(epoch, &push, &main).await.unwrap());
     let now = listed(&[("heads/main", 3), ("tags/v1", 1)]);
     assert_eq!(look(&world, &app, &now).await, [""; 0], "it has no place yet");
@@ -225,7 +225,7 @@ async fn a_ref_that_was_deleted_and_is_back_where_it_was_built_is_made_up_for() 
     let all = listed(&[("heads/main", 1), ("tags/v1", 5)]);
     keep(&world, &app, &first, "1", b"one").await;
     let push = waiting(&world).await.remove(0);
-    store.see_ref(epoch, &push, &tag, Some(&commit(5))).await.unwrap();
+    store.see_ref(epoch, &push, &tag, (Some(&commit(5)), None)).await.unwrap();
     assert!(place(&world, &push, ("tags/v1", 5), Moves::Told).await);
     assert_eq!(look(&world, &app, &all).await, [""; 0]);
     // It is gone, and nobody says so: that may be for any reason.
@@ -233,7 +233,7 @@ async fn a_ref_that_was_deleted_and_is_back_where_it_was_built_is_made_up_for() 
     assert_eq!(look(&world, &app, &all).await, [""; 0]);
     keep(&world, &app, &first, "2", b"two").await;
     let deleted = waiting(&world).await.remove(0);
-    store.see_ref(epoch, &deleted, &tag, None).await.unwrap();
+    store.see_ref(epoch, &deleted, &tag, (None, None)).await.unwrap();
     end(&world, &deleted, DeliveryState::Ignored).await;
     assert_eq!(look(&world, &app, &all).await, ["refs/tags/v1"]);
 }

@@ -211,7 +211,7 @@ async fn passed(shared: &Shared, of: &Waiting, happened: &Happened) -> Step<Opti
     if of.own.is_some() || of.is_placed || moves(of, event) != Moves::Told {
         return Ok(None);
     }
-    let seen = shared.loops.passed_by(of, &event.git_ref).await?;
+    let seen = shared.loops.passed_by(of, &event.git_ref, &commit).await?;
     let passed = seen.filter(|seen| *seen != commit && happened.before.as_ref() != Some(seen));
     Ok(passed.map(|seen| {
         let git_ref = &event.git_ref;

@@ -186,19 +186,19 @@ async fn see(shared: &Shared, epoch: Epoch, one: &Waiting, delivery: &Delivery) 
     {
         shared.loops.see_proposal(epoch, one, &proposal).await?;
     }
-    let (git_ref, commit) = match &delivery.outcome {
+    let (git_ref, commit, before) = match &delivery.outcome {
         // What else speaks of a ref says nothing of where it was moved.
         Outcome::Event(happened)
             if matches!(happened.event.kind, EventKind::Push { .. } | EventKind::Tag { .. })
                 && !happened.event.commit.is_none() =>
         {
-            (&happened.event.git_ref, Some(&happened.event.commit))
+            (&happened.event.git_ref, Some(&happened.event.commit), happened.before.as_ref())
         }
-        Outcome::Deleted { git_ref, .. } => (git_ref, None),
+        Outcome::Deleted { git_ref, .. } => (git_ref, None, None),
         _ => return shared.loops.see_no_ref(epoch, one).await,
     };
     // Which of them is the newest is told by where the ref is, and not by the order in which they came ([`begin`]).
-    shared.loops.see_ref(epoch, one, git_ref, commit).await.map(drop)
+    shared.loops.see_ref(epoch, one, git_ref, (commit, before)).await.map(drop)
 }
 
 /// When what a delivery has begun is looked at again: the longer it goes on, the later.

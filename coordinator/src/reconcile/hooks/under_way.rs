@@ -8,6 +8,7 @@ use farm_core::people::secrets::Asker;
 use farm_hooks::Happened;
 use farm_proto::v1;
 use farm_rules::{Allowed, Event, EventKind, Wanted};
+use farm_store::StoreError;
 use farm_store::builds::record::BuildRecord;
 use farm_store::hooks::builds::{OfDelivery, Part};
 use farm_store::hooks::deliveries::Waiting;
@@ -84,7 +85,7 @@ impl<'a> UnderWay<'a> {
         let id = &record.short_id;
         match record.state {
             BuildState::Succeeded => {}
-            BuildState::Failed => return Err(self.unfetched(id, record.failure.as_ref()).into()),
+            BuildState::Failed => return Err(self.unfetched(id, record.failure.as_ref()).await?.into()),
             BuildState::Cancelled => return Err(Begun::Failed(format!("fetch {id} was cancelled")).into()),
             _ => return Err(Begun::Goes(format!("fetch {id} goes on")).into()),
         }
@@ -96,20 +97,28 @@ impl<'a> UnderWay<'a> {
     }
 
     /// What it means that a source could not be fetched. A forge may tell of a push before its own servers for git all know of it.
-    fn unfetched(&self, id: &ShortId, failure: Option<&Failure>) -> Begun {
+    async fn unfetched(&self, id: &ShortId, failure: Option<&Failure>) -> Result<Begun, StoreError> {
         let why = failure.map_or("", |failure| failure.message.as_str());
         let is_early = self.of.attempts < MOST_EARLY;
-        match failure.map(|failure| &failure.code) {
+        let befores = match failure.map(|failure| &failure.code) {
+            Some(FailureCode::GitRefMoved) if is_early => {
+                self.shared.loops.befores(self.of, &self.event.git_ref, &self.event.commit).await?
+            }
+            _ => Vec::new(),
+        };
+        // Of several pushes the first may not be there, so that the ref is where it was before all of them.
+        let is_before = |before: &Commit| why.contains(before.short());
+        Ok(match failure.map(|failure| &failure.code) {
             Some(FailureCode::GitRefMissing) if is_early => Begun::Anew(format!("not there yet: {why}")),
             // The message names both commits.
             Some(FailureCode::GitRefMoved)
-                if is_early && self.before.is_some_and(|before| why.contains(before.short())) =>
+                if is_early && self.before.into_iter().chain(&befores).any(is_before) =>
             {
                 Begun::Anew(format!("not there yet: {why}"))
             }
             Some(FailureCode::GitRefMoved) => Begun::Ignored(format!("it has moved on since: {why}")),
             _ => Begun::Failed(format!("fetch {id}: {why}")),
-        }
+        })
     }
 
     /// Submits an image's build.

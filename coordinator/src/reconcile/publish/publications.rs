@@ -172,7 +172,9 @@ async fn look(
             continue;
         }
         if let Some(copy) = due.spec.purpose.copy().cloned() {
-            let registry = way_of_copies(copy.from.repository.registry(), &due.spec.repositories());
+            // Each project has its own places: whoever copies from a registry that drips holds up nobody else.
+            let way = way_of_copies(copy.from.repository.registry(), &due.spec.repositories());
+            let registry = format!("{} {way}", due.project);
             let span = tracing::error_span!("copy", build = %due.short_id);
             under_way.start(Work::Transfer(due.build), &registry, span, async move {
                 let copied = transfer_one(&shared, epoch, &due, &copy).await;

@@ -5,7 +5,10 @@
 //! the build's publication: from there on it is published as all builds are ([`put`](super::put)). A coordinator that dies in between leaves
 //! blobs and manifests that the next one finds there.
 
-use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, Index, OCI_INDEX, OCI_MANIFEST};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, Index, IndexDocument, OCI_INDEX, OCI_MANIFEST, is_index};
 use farm_core::work::again::backoff;
 use farm_store::machines::leader::Epoch;
 use farm_store::publish::publications::DueMerge;
@@ -16,6 +19,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::LOOKS;
 use super::put::by_login;
+use crate::registry::copy::Mounted;
 use crate::registry::image::ChildError;
 use crate::registry::tree::Tree;
 use crate::registry::{By, Manifest, RegistryError};
@@ -26,6 +30,9 @@ const AT_ONCE: usize = 4;
 
 /// Each blob that is so long has a line of its own when it is there, bytes.
 const LARGE: u64 = 8 << 20;
+
+/// While a blob is sent, it is asked so often whether it is still wanted.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Why it isn't there yet.
 enum Untransferred {
@@ -74,6 +81,8 @@ pub(super) async fn transfer_one(
             tracing::info!(index = %index.digest, from = %copy.from, "copied");
             shared.loops.keep_publication(epoch, due, &index, &[]).await
         }
+        // A cleaning of one of its repositories, or an end of the build: then this is refused as well.
+        Err(Untransferred::Store(StoreError::Stale(why))) => later(why).await,
         Err(Untransferred::Store(error)) => Err(error),
         Err(Untransferred::Child(ChildError::Registry(error))) if error.is_transient() => {
             later(&error.message).await
@@ -98,6 +107,9 @@ async fn transfer(
     copy: &CopySpec,
 ) -> std::result::Result<Index, Untransferred> {
     let from = &copy.from.repository;
+    let all: Vec<Repository> = due.spec.repositories().into_iter().chain([from.clone()]).collect();
+    // Before anything is read: what is just being cleaned there may be what is wanted.
+    shared.loops.may_copy(epoch, due.project, due.build, &all).await?;
     let reader = reader(shared, due, from).await?;
     let digest = match due.copied {
         Some(digest) => digest,
@@ -110,8 +122,17 @@ async fn transfer(
     let mut brought: Vec<Repository> = vec![from.clone()];
     for to in due.spec.repositories().into_iter().filter(|to| to != from) {
         let by = by_login(shared, due.project, &to).await??;
-        let transfer =
-            Transfer { shared, epoch, due, reader: &reader, from, by: &by, to: &to, brought: &brought };
+        let transfer = Transfer {
+            shared,
+            epoch,
+            due,
+            reader: &reader,
+            from,
+            by: &by,
+            to: &to,
+            brought: &brought,
+            mounts_none: AtomicBool::new(false),
+        };
         let tree = match &tree {
             Some(tree) => tree,
             None => &*tree.insert(reader.tree(from, digest).await?),
@@ -153,8 +174,9 @@ async fn reader<'a>(
 /// What the source is now.
 async fn source(reader: &By<'_>, copy: &CopySpec) -> std::result::Result<Digest, Untransferred> {
     let repository = &copy.from.repository;
-    if let Some(digest) = reader.head(repository, &copy.from.at()).await? {
-        return Ok(digest);
+    if let Some(there) = reader.head(repository, &copy.from.at()).await? {
+        // What was named counts, and not what the registry says that it is.
+        return Ok(copy.from.digest.unwrap_or(there));
     }
     let instead = match (&copy.from.tag, copy.from.digest) {
         (Some(tag), None) => reader.instead_of(repository, tag).await,
@@ -178,6 +200,13 @@ fn index(
         );
         return Err(impossible(FailureCode::CopiedImageUnfit, why));
     };
+    // As whoever puts it will read it.
+    if is_index(media_type)
+        && let Err(error) = serde_json::from_slice::<IndexDocument>(&root.bytes)
+    {
+        let why = format!("{} has an index that can't be read: {error}", copy.from);
+        return Err(impossible(FailureCode::CopiedImageUnfit, why));
+    }
     Ok(Index { bytes: root.bytes, digest, media_type, manifests })
 }
 
@@ -192,6 +221,8 @@ struct Transfer<'a> {
     to: &'a Repository,
     /// Where all of it is.
     brought: &'a [Repository],
+    /// The registry has refused to take a blob over.
+    mounts_none: AtomicBool,
 }
 
 /// How a blob came to a repository.
@@ -221,9 +252,12 @@ impl Transfer<'_> {
         let blobs = futures::stream::iter(blobs).map(|(digest, size)| self.blob(digest, size));
         let came: Vec<Came> = blobs.buffer_unordered(AT_ONCE).try_collect().await?;
         self.goes_on().await?;
-        for (digest, manifest) in &tree.manifests {
+        // An index is put with its tags; an image alone is what they need.
+        let alone = (!is_index(&tree.root.media_type)).then_some((tree.digest, &tree.root));
+        let manifests = tree.manifests.iter().map(|(digest, manifest)| (*digest, manifest)).chain(alone);
+        for (digest, manifest) in manifests {
             let at = digest.to_string();
-            if self.by.head(self.to, &at).await? != Some(*digest) {
+            if self.by.head(self.to, &at).await? != Some(digest) {
                 self.by.put(self.to, &at, &manifest.bytes, &manifest.media_type).await?;
             }
         }
@@ -267,20 +301,36 @@ impl Transfer<'_> {
     async fn blob(&self, digest: Digest, size: u64) -> std::result::Result<Came, Untransferred> {
         self.goes_on().await?;
         let near = self.brought.iter().find(|other| other.registry() == self.to.registry());
-        if let Some(near) = near
-            && self.by.mount_blob(near, digest, self.to).await?
-        {
-            return Ok(Came::Mounted);
+        if let Some(near) = near.filter(|_| !self.mounts_none.load(Ordering::Relaxed)) {
+            match self.by.mount_blob(near, digest, self.to).await? {
+                Mounted::Yes => return Ok(Came::Mounted),
+                Mounted::No => {}
+                Mounted::Refused => self.mounts_none.store(true, Ordering::Relaxed),
+            }
         }
         if self.by.has_blob(self.to, digest).await? {
             return Ok(Came::WasThere);
         }
-        self.reader.copy_blob(self.from, (digest, size), self.by, self.to).await?;
+        let copying = self.reader.copy_blob(self.from, (digest, size), self.by, self.to);
+        tokio::select! {
+            copied = copying => copied?,
+            over = self.over() => return Err(over.into()),
+        }
         if size >= LARGE {
             self.note(&format!("{}: sent {}, {}", self.to, short_digest(&digest.to_string()), bytes(size)))
                 .await?;
         }
         Ok(Came::Sent(size))
+    }
+
+    /// Comes back when the copy is not to go on any more.
+    async fn over(&self) -> StoreError {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(over) = self.goes_on().await {
+                return over;
+            }
+        }
     }
 
     /// Whether this coordinator still leads, and the build wasn't cancelled meanwhile.

@@ -94,7 +94,7 @@ impl Store {
     /// The database can't be reached.
     pub async fn build_that_made(&self, project: ProjectId, digest: Digest) -> Result<Option<BuildRecord>> {
         let id = sqlx::query_scalar!(
-            r#"SELECT build_id AS "id!" FROM (
+            r#"SELECT made.build_id AS "id!" FROM (
                    SELECT p.build_id, p.created_at AS at FROM publications p
                    WHERE p.index_digest = $2 AND p.project_id = $1 AND p.state = 'published'
                  UNION ALL
@@ -106,7 +106,9 @@ impl Store {
                    JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
                    JOIN builds b ON b.project_id = j.project_id AND b.execution_id = j.execution_id
                    WHERE d.digest = $2 AND d.project_id = $1) made
-               ORDER BY at DESC LIMIT 1"#,
+               JOIN builds b ON b.project_id = $1 AND b.id = made.build_id
+               -- A copy made nothing: what it is of says more.
+               ORDER BY b.spec #> '{purpose,copy}' IS NOT NULL, at DESC LIMIT 1"#,
             project.as_uuid(),
             &digest.as_bytes()[..]
         )

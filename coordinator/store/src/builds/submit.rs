@@ -18,7 +18,7 @@ use crate::hooks::approvals::use_approval;
 use crate::hooks::builds::{OfDelivery, note};
 use crate::hooks::forks::SCHEMA as FORKS_SCHEMA;
 use crate::people::audit::{By, Deed};
-use crate::people::quotas::{admits, is_there};
+use crate::people::quotas::{admits, is_there, room_for_copies};
 use crate::proof::LockedExecution;
 use crate::schema::shut_out;
 use crate::sources::snapshots::name_nothing;
@@ -112,6 +112,7 @@ impl Store {
         if new.spec.purpose.copy().is_some() {
             // They can't read it.
             shut_out(&mut tx, COPY_SCHEMA, "copies of images").await?;
+            room_for_copies(&mut tx, new.project).await?;
             name_nothing(&mut tx, new.project).await?;
         }
         if new.fork.is_some() {

@@ -195,20 +195,51 @@ impl Store {
         Ok(is_placed.fetch_one(&self.pool).await?)
     }
 
-    /// Where a delivery that came later has seen this ref, by a look that began after this delivery was asked for; `None`: none has. So the
-    /// ref has moved on from what this one tells, unless it tells the same, or that it was moved from there: then what was seen may be older.
+    /// Where a ref was before it was at this commit: as it was seen last, and as deliveries about it say, one before the other.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn passed_by(&self, of: &Waiting, git_ref: &RefName) -> Result<Option<Commit>> {
+    pub async fn befores(&self, of: &Waiting, git_ref: &RefName, commit: &Commit) -> Result<Vec<Commit>> {
+        let befores = sqlx::query_scalar!(
+            r#"WITH RECURSIVE behind AS (
+                   SELECT $4::text AS commit_id, 0 AS steps
+                   UNION
+                   SELECT d.moved_from, b.steps + 1 FROM behind b JOIN deliveries d ON d.moved_to = b.commit_id
+                   WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from IS NOT NULL AND b.steps < 50)
+               SELECT commit_id AS "before!" FROM behind WHERE commit_id <> $4
+               UNION SELECT placed FROM ref_heads
+               WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3 AND placed IS NOT NULL AND placed <> $4"#,
+            of.project.as_uuid(),
+            of.hook.as_uuid(),
+            git_ref.as_str(),
+            commit.as_str()
+        );
+        let befores = befores.fetch_all(&self.pool).await?;
+        befores.iter().map(|text| text.parse().map_err(StoreError::corrupt)).collect()
+    }
+
+    /// Where a delivery that came later has seen this ref, by a look that began after this delivery was asked for, if one says as well
+    /// that the ref was moved on from this commit; `None`: none has. So it has moved on from what this one tells, unless that is the same, or
+    /// it was moved from there: then what was seen may be older.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn passed_by(
+        &self,
+        of: &Waiting,
+        git_ref: &RefName,
+        commit: &Commit,
+    ) -> Result<Option<Commit>> {
         let placed = sqlx::query_scalar!(
             r#"SELECT placed FROM ref_heads WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3
-                 AND placed_by > $4 AND placed_after > $5"#,
+                 AND placed_by > $4 AND placed_after > $5
+                 AND EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from = $6)"#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             git_ref.as_str(),
             of.sequence,
-            of.asked_at
+            of.asked_at,
+            commit.as_str()
         );
         commit_of(placed.fetch_optional(&self.pool).await?.flatten())
     }

@@ -326,7 +326,7 @@ impl Store {
         Ok(answer)
     }
 
-    /// What waits and is due: what is due for longest first, so that nobody's many keep others waiting. Of those that wait for their place
+    /// What waits and is due: what is due for longest first, so that nobody's many keep others waiting. Of pushes that wait for their place
     /// about one ref the newest only, and none while another one looks where that is: most of the older ones are passed by then.
     ///
     /// # Errors
@@ -344,7 +344,7 @@ impl Store {
                  AND (d.git_ref IS NULL OR d.looks OR d.order_key IS NOT NULL OR NOT EXISTS (
                      SELECT FROM deliveries o WHERE o.project_id = d.project_id AND o.hook_id = d.hook_id AND o.git_ref = d.git_ref
                        AND o.id <> d.id AND o.state = 'received' AND o.order_key IS NULL
-                       AND (o.looks OR (o.sequence > d.sequence AND o.due_at <= farm_now()))))
+                       AND (o.looks OR (o.sequence > d.sequence AND o.due_at <= farm_now() AND d.pushes = d.git_ref AND o.pushes = o.git_ref))))
                ORDER BY d.due_at, d.sequence LIMIT $1"#,
             most
         )

@@ -8,7 +8,7 @@ use crate::proof::LeaderTx;
 use crate::{Result, Store};
 
 impl Store {
-    /// Notes where a delivery has seen a ref; `None`: it was deleted, and where it was is forgotten: should it be back there, that is news. False: a later delivery was about the same ref.
+    /// Notes where a delivery has seen a ref, and where that was before; `None`: it was deleted, and where it was is forgotten: should it be back there, that is news. False: a later delivery was about the same ref.
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
@@ -17,11 +17,11 @@ impl Store {
         epoch: Epoch,
         of: &Waiting,
         git_ref: &RefName,
-        commit: Option<&Commit>,
+        (commit, before): (Option<&Commit>, Option<&Commit>),
     ) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         if !of.is_read {
-            read(&mut tx, of, git_ref.as_str()).await?;
+            read(&mut tx, of, (git_ref.as_str(), before, commit)).await?;
         }
         let seen = sqlx::query!(
             "INSERT INTO ref_heads (project_id, hook_id, git_ref, sequence, commit_id) VALUES ($1, $2, $3, $4, $5)
@@ -50,19 +50,26 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin_leading(epoch).await?;
-        read(&mut tx, of, "").await?;
+        read(&mut tx, of, ("", None, None)).await?;
         tx.commit().await
     }
 }
 
 /// Notes what a delivery is about: it was read.
-async fn read(tx: &mut LeaderTx, of: &Waiting, pushes: &str) -> Result<()> {
+async fn read(
+    tx: &mut LeaderTx,
+    of: &Waiting,
+    (pushes, before, commit): (&str, Option<&Commit>, Option<&Commit>),
+) -> Result<()> {
     sqlx::query!(
-        "UPDATE deliveries SET pushes = $4 WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND pushes IS DISTINCT FROM $4",
+        "UPDATE deliveries SET pushes = $4, moved_from = $5, moved_to = $6
+         WHERE project_id = $1 AND hook_id = $2 AND id = $3 AND pushes IS DISTINCT FROM $4",
         of.project.as_uuid(),
         of.hook.as_uuid(),
         of.id,
-        pushes
+        pushes,
+        before.map(Commit::as_str),
+        commit.map(Commit::as_str)
     )
     .execute(&mut **tx)
     .await?;

@@ -86,17 +86,23 @@ pub struct Note {
 }
 
 impl Store {
-    /// What was noted of a build after the event `after`: of a copy what it has done.
+    /// What was noted of a build after the event `after`, up to `last`: of a copy what it has done.
     ///
     /// # Errors
     /// The database can't be reached.
-    pub async fn notes(&self, project: ProjectId, build: BuildId, after: i64) -> Result<Vec<Note>> {
+    pub async fn notes(
+        &self,
+        project: ProjectId,
+        build: BuildId,
+        (after, last): (i64, i64),
+    ) -> Result<Vec<Note>> {
         let rows = sqlx::query!(
             r#"SELECT seq, at, coalesce(data ->> 'text', '') AS "text!" FROM events
-               WHERE project_id = $1 AND stream_id = $2 AND seq > $3 AND kind = 'build_note' ORDER BY seq"#,
+               WHERE project_id = $1 AND stream_id = $2 AND seq > $3 AND seq <= $4 AND kind = 'build_note' ORDER BY seq"#,
             project.as_uuid(),
             build.as_uuid(),
-            after
+            after,
+            last
         )
         .fetch_all(&self.pool)
         .await?;

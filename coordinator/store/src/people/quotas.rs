@@ -55,6 +55,24 @@ pub struct Used {
     pub stored_bytes: u64,
 }
 
+/// So many copies of a project are under way at once, whatever it may take else.
+const MOST_COPIES: i64 = 100;
+
+/// Refuses a copy where too many are under way: they wait in no queue, so no limit of that counts them. Two that come at the same moment may
+/// both be let in.
+pub(crate) async fn room_for_copies(tx: &mut Tx, project: ProjectId) -> Result<()> {
+    let under_way = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM builds WHERE project_id = $1 AND state = 'publishing' AND spec #> '{purpose,copy}' IS NOT NULL"#,
+        project.as_uuid()
+    );
+    match under_way.fetch_one(&mut **tx).await? {
+        ..MOST_COPIES => Ok(()),
+        _ => Err(StoreError::Exhausted(format!(
+            "{MOST_COPIES} copies of the project are under way; wait until some have ended, or cancel some"
+        ))),
+    }
+}
+
 impl Store {
     /// What a project may take, and what its builds are by default.
     ///

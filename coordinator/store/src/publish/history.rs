@@ -1,9 +1,12 @@
 //! What tags have pointed to: a row for each time that farm has seen a tag at another image than before.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use farm_core::publish::{IndexDocument, is_attestation, is_index};
 use farm_types::{Digest, Origin, ProjectId, Repository};
 
+use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
 use crate::publish::destinations::DueDestination;
 use crate::{Result, Store, digest, fit, from_json_opt};
@@ -80,6 +83,25 @@ impl Store {
             })
         });
         moves.collect()
+    }
+
+    /// Removes at most `limit` moves of tags that were seen so long ago; answers how many.
+    ///
+    /// # Errors
+    /// Another coordinator leads.
+    pub async fn remove_moves(&self, epoch: Epoch, kept: Duration, limit: i64) -> Result<u64> {
+        let mut tx = self.begin_leading(epoch).await?;
+        let removed = sqlx::query!(
+            "DELETE FROM tag_moves WHERE (project_id, registry, repository, tag, number) IN (
+                SELECT project_id, registry, repository, tag, number FROM tag_moves
+                WHERE moved_at < farm_now() - make_interval(secs => $1) ORDER BY moved_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(removed.rows_affected())
     }
 }
 

@@ -78,7 +78,7 @@ impl DueMerge {
 
 impl Store {
     /// Builds that are due to be merged; at most `limit` of each registry, or those of one that is down would hide the others. Those of
-    /// which something was pushed to the staging registry, and copies, are counted apart: they take longer.
+    /// which something was pushed to the staging registry, and copies (of each project and source), are counted apart: they take longer.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -89,7 +89,8 @@ impl Store {
                     PARTITION BY split_part(spec->'tags'->>0, '/', 1), EXISTS (
                         SELECT FROM jobs j JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
                         WHERE j.project_id = b.project_id AND j.execution_id = b.execution_id AND a.staged),
-                        b.spec #> '{purpose,copy}' IS NOT NULL
+                        CASE WHEN b.spec #> '{purpose,copy}' IS NOT NULL
+                            THEN b.project_id::text || ' ' || split_part(b.spec #>> '{purpose,copy,from}', '/', 1) END
                     ORDER BY publish_due) AS place
                 FROM builds b WHERE state = 'publishing' AND publish_due <= farm_now() AND NOT EXISTS (
                     SELECT FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id)
@@ -252,13 +253,16 @@ impl Store {
             return Err(StoreError::Stale("the build is published already, or not any more"));
         }
         for repository in merge.spec.repositories() {
+            // What a copy finds there may be somebody else's: whatever becomes of its tags, it is no garbage.
+            let fate = merge.spec.purpose.copy().map(|_| "kept");
             sqlx::query!(
-                "INSERT INTO destinations (project_id, publication_id, registry, repository)
-                 VALUES ($1, $2, $3, $4)",
+                "INSERT INTO destinations (project_id, publication_id, registry, repository, fate)
+                 VALUES ($1, $2, $3, $4, $5)",
                 project,
                 publication.as_uuid(),
                 repository.registry(),
-                repository.name()
+                repository.name(),
+                fate
             )
             .execute(&mut *tx)
             .await?;

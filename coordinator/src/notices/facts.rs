@@ -180,7 +180,14 @@ pub fn of_build(
             state: record.state.to_string(),
             by: record.created_by.clone(),
             // A copy has none of its own.
-            platforms: spec.purpose.is_build().then_some(&spec.platforms).into_iter().flatten().map(ToString::to_string).collect(),
+            platforms: spec
+                .purpose
+                .is_build()
+                .then_some(&spec.platforms)
+                .into_iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect(),
             tags: spec.tags.iter().map(ToString::to_string).collect(),
             digest: published.map(|one| one.index_digest.to_string()),
             created_at: Some(record.created_at),

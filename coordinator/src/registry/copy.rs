@@ -207,8 +207,7 @@ impl By<'_> {
         };
         let digest = digest.to_string();
         let query = [("mount", digest.as_str()), ("from", from.name())];
-        let asked =
-            Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
+        let asked = Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
         let shown = Shown::of(token.as_deref(), whose);
         match registries.send(into, &asked, shown, deadline).await? {
             Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(Mounted::Yes),

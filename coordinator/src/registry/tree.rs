@@ -102,7 +102,9 @@ impl By<'_> {
                 break;
             }
             let mut wanted = futures::stream::iter(std::mem::take(&mut next))
-                .map(async |entry| Ok::<_, ChildError>((entry.digest, self.listed(repository, digest, &entry).await?)))
+                .map(async |entry| {
+                    Ok::<_, ChildError>((entry.digest, self.listed(repository, digest, &entry).await?))
+                })
                 .buffered(AT_ONCE);
             while let Some((digest, manifest)) = wanted.try_next().await? {
                 next.extend(reading.take(digest, manifest)?);
@@ -220,7 +222,10 @@ mod tests {
 
     fn image(what: &str) -> (Digest, Manifest) {
         let blob = |name: &str| json!({"digest": Digest::of(name.as_bytes()), "size": 1});
-        manifest(OCI_MANIFEST, &json!({"config": blob(&format!("{what} config")), "layers": [blob("shared"), blob(what)]}))
+        manifest(
+            OCI_MANIFEST,
+            &json!({"config": blob(&format!("{what} config")), "layers": [blob("shared"), blob(what)]}),
+        )
     }
 
     fn index(of: &[&(Digest, Manifest)]) -> (Digest, Manifest) {
@@ -248,7 +253,8 @@ mod tests {
             all.take(*digest, manifest.clone()).unwrap();
         }
         let tree = all.end().unwrap();
-        let place = |of: &(Digest, Manifest)| tree.manifests.iter().position(|(digest, _)| *digest == of.0).unwrap();
+        let place =
+            |of: &(Digest, Manifest)| tree.manifests.iter().position(|(digest, _)| *digest == of.0).unwrap();
         assert_eq!(tree.manifests.len(), 4);
         assert!(place(&b) < place(&inner) && place(&inner) < place(&outer) && place(&a) < place(&outer));
         assert_eq!(tree.listed, [outer.0, inner.0, a.0]);
@@ -271,7 +277,9 @@ mod tests {
             (0..MOST_MANIFESTS).map(|n| json!({"digest": Digest::of(&n.to_be_bytes()), "size": 1})).collect();
         let (digest, many) = manifest(OCI_INDEX, &json!({ "manifests": listed }));
         let refused = reading(digest).take(digest, many).unwrap_err();
-        assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("more than 1000 manifests")));
+        assert!(
+            matches!(refused, ChildError::Wrong(why) if why.message.contains("more than 1000 manifests"))
+        );
         let (digest, odd) = manifest("application/vnd.docker.distribution.manifest.v1+prettyjws", &json!({}));
         let refused = reading(digest).take(digest, odd).unwrap_err();
         assert!(matches!(refused, ChildError::Wrong(why) if why.message.contains("farm doesn't copy")));

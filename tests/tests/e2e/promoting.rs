@@ -109,8 +109,13 @@ fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_dig
     assert_eq!(digest_of(&raw(&format!("{near}:stable")).unwrap()), digest);
     let history = farm.cli(&["history", &format!("{near}:stable")]).ok();
     says(&history, &["3*", "rollback", "2 ", "build", "1 ", "tag", "* is what"]);
-    let first = farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k"]).ok();
-    assert_eq!(farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k", "-q"]).status, 0);
+    let first =
+        farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k"]).ok();
+    assert_eq!(
+        farm.cli(&["rollback", &format!("{near}:stable"), "--to", "2", "--idempotency-key", "k", "-q"])
+            .status,
+        0
+    );
     says(&first, &["rolled back in"]);
     refused(&farm.cli(&["rollback", &format!("{near}:stable"), "--idempotency-key", "k"]), 2, &["--to"]);
     refused(&farm.cli(&["history", &format!("{near}:never")]), 2, &["farm has never moved"]);

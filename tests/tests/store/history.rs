@@ -102,7 +102,9 @@ async fn of_one_tag_so_many_moves_are_kept() {
     built(&world, "k1", &index("last", &["linux/amd64"])).await;
     let known = moves(&world).await;
     assert_eq!((i64::try_from(known.len()).unwrap(), known[0].number), (MOST_MOVES, 152));
-    world.database.psql("UPDATE tag_moves SET moved_at = farm_now() - interval '500 days' WHERE number < 152");
+    world
+        .database
+        .psql("UPDATE tag_moves SET moved_at = farm_now() - interval '500 days' WHERE number < 152");
     let year = std::time::Duration::from_secs(400 * 24 * 3600);
     assert_eq!(world.store.remove_moves(world.epoch, year, 50).await.unwrap(), 50);
     assert_eq!(world.store.remove_moves(world.epoch, year, 50).await.unwrap(), 49);

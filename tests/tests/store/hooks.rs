@@ -341,7 +341,11 @@ async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_bef
     assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), None);
     store.place_delivery(epoch, three, &main, &c, Moves::Told).await.unwrap().unwrap();
     assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), Some(c.clone()));
-    assert_eq!(store.passed_by(two, &main, &d).await.unwrap(), None, "nobody says that it was moved on from there");
+    assert_eq!(
+        store.passed_by(two, &main, &d).await.unwrap(),
+        None,
+        "nobody says that it was moved on from there"
+    );
     assert_eq!(store.passed_by(two, &other, &b).await.unwrap(), None, "that is another ref");
     assert_eq!(store.passed_by(three, &main, &b).await.unwrap(), None, "it is the one that was seen");
     assert_eq!(store.passed_by(four, &main, &b).await.unwrap(), None, "it came later, and may be newer");

@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, Index, IndexDocument, OCI_INDEX, OCI_MANIFEST, is_index};
+use farm_core::publish::{
+    DOCKER_LIST, DOCKER_MANIFEST, Index, IndexDocument, OCI_INDEX, OCI_MANIFEST, is_index,
+};
 use farm_core::work::again::backoff;
 use farm_store::machines::leader::Epoch;
 use farm_store::publish::publications::DueMerge;

@@ -67,9 +67,12 @@ pub(crate) async fn room_for_copies(tx: &mut Tx, project: ProjectId) -> Result<(
     );
     match under_way.fetch_one(&mut **tx).await? {
         ..MOST_COPIES => Ok(()),
-        _ => Err(StoreError::Exhausted(format!(
-            "{MOST_COPIES} copies of the project are under way; wait until some have ended, or cancel some"
-        ))),
+        _ => Err(StoreError::Exhausted {
+            what: format!(
+                "{MOST_COPIES} copies of the project are under way; wait until some have ended, or cancel some"
+            ),
+            wait: None,
+        }),
     }
 }
 

@@ -36,6 +36,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 Purpose::Fetch(_) | Purpose::Copy(_) => Vec::new(),
                 _ => spec.platforms.iter().map(ToString::to_string).collect(),
             },
+            optional_platforms: spec.optional.iter().map(ToString::to_string).collect(),
             tags: spec.tags.iter().map(ToString::to_string).collect(),
             dockerfile: spec.dockerfile.clone(),
             target: spec.target.clone().unwrap_or_default(),
@@ -127,6 +128,9 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if platforms.is_empty() {
             return Err(Invalid::new("platform", "", "name at least one, for example linux/amd64"));
         }
+        let optional =
+            spec.optional_platforms.iter().map(|text| text.parse()).collect::<Result<Vec<_>, Invalid>>()?;
+        Self::check_optional(&platforms, &optional)?;
         let (tags, timeout_ms) = (tags(&spec.tags)?, timeout(spec.timeout_ms)?);
         let dockerfile = if spec.dockerfile.is_empty() { "Dockerfile".to_owned() } else { spec.dockerfile };
         if dockerfile.starts_with('/') || dockerfile.split('/').any(|part| part == "..") {
@@ -198,6 +202,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
                 content_key: snapshot.content_key.parse()?,
             },
             platforms,
+            optional,
             tags,
             dockerfile,
             target: (!spec.target.is_empty()).then_some(spec.target),

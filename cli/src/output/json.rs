@@ -164,6 +164,8 @@ pub struct UploadJson {
 pub struct PlatformJson {
     /// Normalised, like `linux/arm64`.
     pub platform: String,
+    /// The others are published without it, if it fails.
+    pub optional: bool,
     /// blocked, ready, leased, running, succeeded, failed or cancelled.
     pub state: String,
     /// What it waits for, in words.
@@ -458,6 +460,7 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
         let result = job.result.as_ref();
         Self {
             platform: job.platform.clone(),
+            optional: job.optional,
             state: job.state.clone(),
             waiting: known(&job.waiting),
             expected_start: time(job.starts_ms),

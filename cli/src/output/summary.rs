@@ -324,6 +324,16 @@ fn failure_lines(failure: &Failure, what: &str, on: &str, logs: &str) -> Vec<Str
 /// Of a build without a tag; whoever submitted it may know better.
 pub const NO_TAG: &str = "nothing was published, since no tag was given (-t)";
 
+/// Which optional platforms the others were published without.
+fn without(build: &Build) -> Option<String> {
+    let lacks = |job: &&Job| job.optional && job.state != "succeeded";
+    let missing: Vec<&str> =
+        platform_jobs(build).into_iter().filter(lacks).map(|job| job.platform.as_str()).collect();
+    let are = if missing.len() == 1 { "is" } else { "are" };
+    let what = || format!("warning  without {}, which {are} optional: what is published lacks that", missing.join(", "));
+    (!missing.is_empty()).then(what)
+}
+
 /// What the end means, and the last line.
 fn ending(build: &Build) -> Vec<String> {
     let id = harmless(&build.id);
@@ -358,7 +368,7 @@ fn ending(build: &Build) -> Vec<String> {
             // What was given out is said by whoever got it.
             let gives = build.spec.as_ref().is_some_and(|spec| !spec.exports.is_empty());
             let nowhere = (tags.is_empty() && !gives).then(|| NO_TAG.to_owned());
-            nowhere.into_iter().chain([format!("built in {time}   {show}")]).collect()
+            without(build).into_iter().chain(nowhere).chain([format!("built in {time}   {show}")]).collect()
         }
         "failed" => {
             let first = match built[..] {

@@ -158,6 +158,7 @@ impl Order {
             timeout_ms: None,
             exports: Vec::new(),
             image_names: Vec::new(),
+            optional: Vec::new(),
             purpose: Purpose::Run(self.shown.clone()),
             partial: Default::default(),
             mounts: Default::default(),

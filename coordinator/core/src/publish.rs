@@ -19,6 +19,8 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// The media type of a Docker manifest list.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The annotation of an index that names the platforms that were wanted, optional, and are missing: `linux/riscv64,linux/s390x`.
+pub const MISSING: &str = "farm.platforms.missing";
 /// The annotation by which an attestation manifest names what it is.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// The annotation by which an attestation manifest names the manifest that it is about.
@@ -74,6 +76,9 @@ pub struct IndexDocument {
     pub media_type: String,
     /// Images and attestations, in the order in which they are listed.
     pub manifests: Vec<Descriptor>,
+    /// Of the whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What one job pushed, as it was read back from the registry and checked.
@@ -140,12 +145,12 @@ pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Inval
     }
 }
 
-/// Merges the children, given in any order.
+/// Merges the children, given in any order. `missing`: platforms that were optional and of which there is no child; an OCI index says so.
 ///
 /// # Errors
 /// No child; two of one platform; one manifest for two platforms (then one of them has the wrong
 /// architecture in it).
-pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
+pub fn merge(children: &[Child], missing: &[Platform]) -> Result<Index, Invalid> {
     let mut children: Vec<&Child> = children.iter().collect();
     children.sort_by_key(|child| child.platform.to_string());
     if children.is_empty() {
@@ -172,7 +177,8 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
             ));
         }
     }
-    let docker = children
+    // Docker's list has no annotations.
+    let docker = missing.is_empty() && children
         .iter()
         .all(|child| child.manifest.media_type == DOCKER_MANIFEST && child.attestations.is_empty());
     let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
@@ -185,11 +191,20 @@ pub fn merge(children: &[Child]) -> Result<Index, Invalid> {
         schema_version: 2,
         media_type: media_type.to_owned(),
         manifests: images.chain(attestations).collect(),
+        annotations: lacks(missing),
     };
     let bytes = serde_json::to_vec(&document)
         .map_err(|e| Invalid::new("index", "", format!("it can't be written: {e}")))?;
     let manifests = document.manifests.iter().map(|descriptor| descriptor.digest).collect();
     Ok(Index { digest: Digest::of(&bytes), bytes, media_type, manifests })
+}
+
+/// What an index says of platforms that it lacks.
+fn lacks(missing: &[Platform]) -> BTreeMap<String, String> {
+    let mut names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    names.sort();
+    let entry = (!names.is_empty()).then(|| (MISSING.to_owned(), names.join(",")));
+    entry.into_iter().collect()
 }
 
 /// The manifest of the only child in the place of an index. `bytes` are those that the registry gave for it.
@@ -257,7 +272,7 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let index =
-            merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)]).unwrap();
+            merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)], &[]).unwrap();
         let expected = format!(
             concat!(
                 r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#,
@@ -276,14 +291,20 @@ mod tests {
     #[test]
     fn it_is_dockers_list_only_when_every_child_is_dockers() {
         let docker = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", DOCKER_MANIFEST)];
-        assert_eq!(merge(&docker).unwrap().media_type, DOCKER_LIST);
+        assert_eq!(merge(&docker, &[]).unwrap().media_type, DOCKER_LIST);
         let mixed = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", OCI_MANIFEST)];
-        assert_eq!(merge(&mixed).unwrap().media_type, OCI_INDEX);
+        assert_eq!(merge(&mixed, &[]).unwrap().media_type, OCI_INDEX);
+        // What was optional and is missing is said, always in one way; so it is no list of Docker's.
+        let lacks = |names: &str| merge(&docker, &Platform::parse_list(names).unwrap()).unwrap();
+        let index = lacks("linux/s390x,linux/riscv64");
+        assert_eq!((index.media_type, &index), (OCI_INDEX, &lacks("linux/riscv64,linux/s390x")));
+        let text = String::from_utf8(index.bytes).unwrap();
+        assert!(text.ends_with(r#""annotations":{"farm.platforms.missing":"linux/riscv64,linux/s390x"}}"#), "{text}");
     }
 
     #[test]
     fn attestations_stay_flat_after_the_images_in_the_same_order() {
-        let index = merge(&[attested("linux/arm64"), attested("linux/amd64")]).unwrap();
+        let index = merge(&[attested("linux/arm64"), attested("linux/amd64")], &[]).unwrap();
         let document: IndexDocument = serde_json::from_slice(&index.bytes).unwrap();
         let digests: Vec<Digest> = document.manifests.iter().map(|d| d.digest).collect();
         let expected = ["linux/amd64", "linux/arm64", "att linux/amd64", "att linux/arm64"];
@@ -294,7 +315,7 @@ mod tests {
     fn what_buildkit_pushed_with_attestations_is_taken_apart() {
         let whole = attested("linux/amd64");
         let document =
-            |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests };
+            |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests, annotations: BTreeMap::new() };
         let both = vec![whole.manifest.clone(), whole.attestations[0].clone()];
         assert_eq!(split(whole.platform.clone(), document(both)).unwrap(), whole);
         assert!(split(whole.platform.clone(), document(whole.attestations.clone())).is_err());
@@ -326,11 +347,11 @@ mod tests {
     #[test]
     fn two_of_a_platform_and_one_manifest_for_two_are_refused() {
         let twice = [child("linux/amd64", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)];
-        assert!(merge(&twice).unwrap_err().to_string().contains("twice"));
+        assert!(merge(&twice, &[]).unwrap_err().to_string().contains("twice"));
         let wrong = Child { platform: "linux/arm64".parse().unwrap(), ..child("linux/amd64", OCI_MANIFEST) };
         let same = [child("linux/amd64", OCI_MANIFEST), wrong];
-        assert!(merge(&same).unwrap_err().to_string().contains("same one"));
-        assert!(merge(&[]).is_err());
+        assert!(merge(&same, &[]).unwrap_err().to_string().contains("same one"));
+        assert!(merge(&[], &[]).is_err());
     }
 
     proptest! {
@@ -338,12 +359,12 @@ mod tests {
         fn the_order_of_the_children_does_not_matter(seed in any::<u64>()) {
             let mut children: Vec<Child> =
                 ["linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x"].iter().map(|p| attested(p)).collect();
-            let sorted = merge(&children).unwrap();
+            let sorted = merge(&children, &[]).unwrap();
             let len = children.len();
             let turn = usize::try_from(seed % 4).unwrap();
             children.rotate_left(turn);
             children.swap(0, (turn + 1) % len);
-            prop_assert_eq!(merge(&children).unwrap(), sorted);
+            prop_assert_eq!(merge(&children, &[]).unwrap(), sorted);
         }
     }
 }

@@ -106,6 +106,7 @@ fn job(job: &JobRecord) -> v1::Job {
         starts_ms: ms_opt(job.starts_at),
         taken_from: job.taken_from.as_ref().map(ToString::to_string).unwrap_or_default(),
         outputs: job.outputs.iter().map(output).collect(),
+        optional: job.optional,
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Image {
     pub destinations: Vec<Repository>,
     /// Secrets of the project, by the ids that the Dockerfile has.
     pub secrets: BTreeMap<MountId, SecretName>,
+    /// `--optional`: those of its platforms without which the others are published.
+    pub optional: Vec<Platform>,
     /// `--emulation`; `None`: what a build without it has.
     pub emulation: Option<Emulation>,
     /// `--lfs`.

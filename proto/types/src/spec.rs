@@ -24,6 +24,9 @@ pub struct BuildSpec {
     pub snapshot: SnapshotRef,
     /// The platforms, in the order of the request; never empty, none twice.
     pub platforms: Vec<Platform>,
+    /// `--optional`: those of them without which the others are published all the same; never all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optional: Vec<Platform>,
     /// The tags to move; may be empty: then the build proves only that it can be built.
     pub tags: Vec<ImageTag>,
     /// The Dockerfile's path within the snapshot's root `dockerfile`.
@@ -181,6 +184,7 @@ impl BuildSpec {
         Self {
             snapshot: SnapshotRef::none(),
             platforms: vec![Platform::none()],
+            optional: Vec::new(),
             tags: Vec::new(),
             dockerfile: "Dockerfile".to_owned(),
             target: None,
@@ -213,6 +217,23 @@ impl BuildSpec {
             }
         }
         list
+    }
+
+    /// Refuses optional platforms that aren't among those of the build, or are all of them.
+    ///
+    /// # Errors
+    /// There are such.
+    pub fn check_optional(platforms: &[Platform], optional: &[Platform]) -> Result<(), Invalid> {
+        if let Some(other) = optional.iter().find(|platform| !platforms.contains(platform)) {
+            let all: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+            let cure = format!("the build isn't for it; it is for {}", all.join(", "));
+            return Err(Invalid::new("optional platform", other.to_string(), cure));
+        }
+        if !optional.is_empty() && platforms.iter().all(|platform| optional.contains(platform)) {
+            let cure = "one platform at least has to be required, or nothing may be published; leave one out here";
+            return Err(Invalid::new("optional platform", platforms[0].to_string(), cure));
+        }
+        Ok(())
     }
 
     /// Refuses a login for a registry that is pushed to: what is pushed there is published by the project's login or the farm's, after
@@ -435,6 +456,18 @@ mod tests {
         assert!(manifest.check(1, Provenance::Min).unwrap_err().to_string().contains("attestation"));
         assert_eq!(SinglePlatform::Index.check(3, Provenance::Max), Ok(()));
         assert!("list".parse::<SinglePlatform>().is_err());
+    }
+
+    #[test]
+    fn optional_platforms_are_some_of_the_builds() {
+        let all = Platform::parse_list("linux/amd64,linux/arm64").unwrap();
+        assert_eq!(BuildSpec::check_optional(&all, &[]), Ok(()));
+        assert_eq!(BuildSpec::check_optional(&all, &all[1..]), Ok(()));
+        let none = BuildSpec::check_optional(&all, &all).unwrap_err().to_string();
+        assert!(none.contains("one platform at least"), "{none}");
+        let other = Platform::parse_list("linux/riscv64").unwrap();
+        let other = BuildSpec::check_optional(&all, &other).unwrap_err().to_string();
+        assert!(other.contains("it is for linux/amd64, linux/arm64"), "{other}");
     }
 
     #[test]

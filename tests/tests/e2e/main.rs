@@ -54,6 +54,7 @@ mod logging;
 mod logins;
 mod naming;
 mod networks;
+mod optional;
 mod options;
 mod order;
 mod output;

@@ -101,6 +101,7 @@ impl World {
             spec: BuildSpec {
                 snapshot: self.snapshot.clone(),
                 platforms: farm_types::Platform::parse_list(platforms).unwrap(),
+                optional: Vec::new(),
                 tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
                 dockerfile: "Dockerfile".to_owned(),
                 target: None,

@@ -22,7 +22,12 @@ fn index(what: &str, platforms: &[&str]) -> Index {
         annotations: Default::default(),
     });
     let document =
-        IndexDocument { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests: manifests.collect() };
+        IndexDocument {
+        schema_version: 2,
+        media_type: OCI_INDEX.to_owned(),
+        manifests: manifests.collect(),
+        annotations: Default::default(),
+    };
     let bytes = serde_json::to_vec(&document).unwrap();
     Index { digest: Digest::of(&bytes), bytes, media_type: OCI_INDEX, manifests: Vec::new() }
 }

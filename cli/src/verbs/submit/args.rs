@@ -129,6 +129,10 @@ pub struct Args {
     #[arg(long, value_name = "commit|SECONDS")]
     pub(super) source_date_epoch: Option<String>,
 
+    /// Publish the others if this platform fails, with a warning; may be repeated
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) optional: Vec<String>,
+
     /// When a platform may be emulated: never, fallback, fallback=DURATION or allow [default: fallback]
     #[arg(long, value_name = "POLICY")]
     pub(super) emulation: Option<String>,

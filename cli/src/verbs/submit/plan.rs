@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) location: Location,
     /// Empty: all that the farm builds natively.
     pub(super) platforms: Vec<Platform>,
+    /// Those without which the others are published.
+    pub(super) optional: Vec<Platform>,
     /// The variable that named them, if no flag did.
     pub(super) platforms_from: Option<&'static str>,
     /// What was asked for and has no effect.
@@ -206,6 +208,10 @@ impl Plan {
         let tags = wanted.tags(tags)?;
         check_outputs(&args, &wanted, &tags)?;
         wanted.check(&platforms, provenance)?;
+        let optional = environment::platforms(&args.optional).map_err(|e| flag("--optional", e))?;
+        if !platforms.is_empty() {
+            BuildSpec::check_optional(&platforms, &optional).map_err(|e| flag("--optional", e))?;
+        }
         let result_files = if args.dry_run || asked.is_some() {
             ResultFiles::default()
         } else {
@@ -243,6 +249,7 @@ impl Plan {
             result_files,
             temporary,
             platforms,
+            optional,
             platforms_from,
             warnings: [args.ignored.warnings(), mounting.warnings().to_vec()].concat(),
             idempotency_key,
@@ -278,6 +285,7 @@ impl Plan {
     pub(super) fn spec(&self, snapshot: SnapshotRef, platforms: Vec<Platform>) -> Result<BuildSpec> {
         let mut spec = BuildSpec {
             snapshot,
+            optional: self.optional.clone(),
             platforms,
             // As with buildx, a question has no use for them.
             tags: if self.asked.is_some() { Vec::new() } else { self.tags.clone() },

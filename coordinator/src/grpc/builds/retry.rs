@@ -45,9 +45,15 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
         Purpose::Copy(_) if failed_only => {
             format!("build {id} is a copy, of which no platform fails by itself; leave --failed-only out")
         }
-        Purpose::Image if failed_only && state == BuildState::Succeeded => format!(
+        Purpose::Image
+            if failed_only
+                && state == BuildState::Succeeded
+                && record.jobs.iter().all(|job| job.state == JobState::Succeeded) =>
+        {
+            format!(
             "build {id} succeeded, so no platform of it has failed; without --failed-only all are built again"
-        ),
+            )
+        }
         Purpose::Image | Purpose::Copy(_) => return Ok(()),
     };
     Err(Status::failed_precondition(cure))

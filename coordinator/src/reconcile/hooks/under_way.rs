@@ -137,6 +137,7 @@ impl<'a> UnderWay<'a> {
                 upload_id: String::new(),
             }),
             platforms: self.platforms(wanted).await?,
+            optional_platforms: wanted.optional.iter().map(ToString::to_string).collect(),
             tags: wanted.tags.iter().map(ToString::to_string).collect(),
             dockerfile: fetched.dockerfile.clone(),
             target: wanted.target.clone().unwrap_or_default(),

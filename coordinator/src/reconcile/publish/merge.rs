@@ -5,7 +5,7 @@ use farm_core::work::again::backoff;
 use farm_store::Result;
 use farm_store::machines::leader::Epoch;
 use farm_store::publish::publications::DueMerge;
-use farm_types::{Cause, Failure, FailureCode, SinglePlatform};
+use farm_types::{Cause, Failure, FailureCode, Platform, SinglePlatform};
 
 use super::LOOKS;
 use super::put::by_login;
@@ -60,9 +60,12 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
             }
         }
     }
+    let built: Vec<&Platform> = due.results.iter().map(|pushed| &pushed.platform).collect();
+    let missing: Vec<Platform> =
+        due.spec.optional.iter().filter(|platform| !built.contains(platform)).cloned().collect();
     let merged = match (due.spec.single_platform, images.pop()) {
         (SinglePlatform::Manifest, Some(image)) => alone(&children, image),
-        _ => merge(&children),
+        _ => merge(&children, &missing),
     };
     let index: Index = match merged {
         Ok(index) => index,

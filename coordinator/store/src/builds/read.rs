@@ -219,7 +219,7 @@ impl Store {
         spec: &BuildSpec,
     ) -> Result<Vec<JobRecord>> {
         let rows = sqlx::query!(
-            r#"SELECT id, kind, platform, runs, entitlements, state, waits, waiting, failure, result, CASE
+            r#"SELECT id, kind, platform, required, runs, entitlements, state, waits, waiting, failure, result, CASE
                         WHEN state = 'ready' AND waits ->> 'for' = 'slots' THEN 1 + (
                             SELECT count(*) FROM jobs before WHERE before.state = 'ready'
                             AND before.queue_class = jobs.queue_class AND before.project_id = jobs.project_id
@@ -257,6 +257,7 @@ impl Store {
                     id: row.id.into(),
                     kind: row.kind,
                     platform: state(&row.platform)?,
+                    optional: !row.required,
                     state: state(&row.state)?,
                     waiting: waiting(row.waits, row.waiting),
                     place: row.place.map(fit).transpose()?,

@@ -131,6 +131,8 @@ pub struct JobRecord {
     pub kind: String,
     /// What it is built for.
     pub platform: Platform,
+    /// The others are published without it, if it fails.
+    pub optional: bool,
     /// Where it stands.
     pub state: JobState,
     /// What it waits for.

@@ -162,8 +162,8 @@ impl Store {
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs, entitlements, weight, archive)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10, $11)",
+                                   virtual_time, emulation, ready_at, runs, entitlements, weight, archive, required)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10, $11, $12)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
@@ -180,7 +180,8 @@ impl Store {
                 runs.to_string(),
                 &entitlements,
                 weight,
-                is_archive
+                is_archive,
+                !new.spec.optional.contains(platform)
             )
             .execute(&mut *execution)
             .await?;

@@ -29,12 +29,12 @@ const KEYS: [&str; 17] = [
     "lfs",
     "concurrency",
     "needs",
+    "optional",
     // Known, and refused for now.
     "gate",
-    "optional",
 ];
 /// What there will be.
-const NOT_YET: [&str; 2] = ["gate", "optional"];
+const NOT_YET: [&str; 1] = ["gate"];
 
 /// What all images share, looked through once.
 pub(super) fn defaults<'a>(part: &Part<'a>, problems: &mut Vec<Problem>) -> Option<Fields<'a>> {
@@ -174,6 +174,23 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
     let platforms = source.get("platforms");
     let platforms =
         platforms.map(|part| part.each("linux/amd64", problems, |part, problems| part.parse(problems)));
+    let platforms: Vec<Platform> = platforms.unwrap_or_default();
+    let optional = source.get("optional").map(|part| {
+        part.each("linux/riscv64", problems, |part, problems| {
+            let platform: Platform = part.parse(problems)?;
+            if platforms.contains(&platform) {
+                return Some(platform);
+            }
+            part.wrong(problems, "it isn't one of the image's platforms; name it in platforms as well, or leave it out here");
+            None
+        })
+    });
+    let optional = optional.unwrap_or_default();
+    if let Some(part) = source.get("optional").filter(|_| !optional.is_empty())
+        && platforms.iter().all(|platform| optional.contains(platform))
+    {
+        part.wrong(problems, "one platform at least has to be required; leave one out here");
+    }
     let destinations = source
         .get("destinations")
         .map(|part| part.each("registry.example/team/app", problems, |part, problems| part.parse(problems)));
@@ -194,7 +211,8 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
         dockerfile: dockerfile.unwrap_or(beside),
         context,
         target,
-        platforms: platforms.unwrap_or_default(),
+        platforms,
+        optional,
         build_args: source.joined("build_args", "{VERSION: \"1.2\"}", problems),
         labels: source.joined("labels", "{org.opencontainers.image.title: app}", problems),
         tags: tags(source, on, problems),

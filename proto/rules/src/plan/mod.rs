@@ -88,6 +88,8 @@ pub struct Wanted {
     pub target: Option<String>,
     /// `--platform`; empty: what a build without it is built for.
     pub platforms: Vec<Platform>,
+    /// `--optional`: those of them without which the others are published.
+    pub optional: Vec<Platform>,
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
@@ -174,6 +176,7 @@ fn wanted(image: &Image, needs: Vec<String>, event: &Event, facts: &Facts) -> Wa
         tags,
         left_out,
         secrets: image.secrets.clone(),
+        optional: image.optional.clone(),
         emulation: image.emulation,
         lfs: image.lfs,
         supersedes: image.supersede.unwrap_or(by_default),

@@ -330,7 +330,9 @@ fn without(build: &Build) -> Option<String> {
     let missing: Vec<&str> =
         platform_jobs(build).into_iter().filter(lacks).map(|job| job.platform.as_str()).collect();
     let are = if missing.len() == 1 { "is" } else { "are" };
-    let what = || format!("warning  without {}, which {are} optional: what is published lacks that", missing.join(", "));
+    let what = || {
+        format!("warning  without {}, which {are} optional: what is published lacks that", missing.join(", "))
+    };
     (!missing.is_empty()).then(what)
 }
 

@@ -178,9 +178,10 @@ pub fn merge(children: &[Child], missing: &[Platform]) -> Result<Index, Invalid>
         }
     }
     // Docker's list has no annotations.
-    let docker = missing.is_empty() && children
-        .iter()
-        .all(|child| child.manifest.media_type == DOCKER_MANIFEST && child.attestations.is_empty());
+    let docker = missing.is_empty()
+        && children
+            .iter()
+            .all(|child| child.manifest.media_type == DOCKER_MANIFEST && child.attestations.is_empty());
     let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
     let images = children.iter().map(|child| Descriptor {
         platform: Some(IndexPlatform::from(&child.platform)),
@@ -299,7 +300,10 @@ mod tests {
         let index = lacks("linux/s390x,linux/riscv64");
         assert_eq!((index.media_type, &index), (OCI_INDEX, &lacks("linux/riscv64,linux/s390x")));
         let text = String::from_utf8(index.bytes).unwrap();
-        assert!(text.ends_with(r#""annotations":{"farm.platforms.missing":"linux/riscv64,linux/s390x"}}"#), "{text}");
+        assert!(
+            text.ends_with(r#""annotations":{"farm.platforms.missing":"linux/riscv64,linux/s390x"}}"#),
+            "{text}"
+        );
     }
 
     #[test]
@@ -314,8 +318,12 @@ mod tests {
     #[test]
     fn what_buildkit_pushed_with_attestations_is_taken_apart() {
         let whole = attested("linux/amd64");
-        let document =
-            |manifests| IndexDocument { schema_version: 2, media_type: OCI_INDEX.into(), manifests, annotations: BTreeMap::new() };
+        let document = |manifests| IndexDocument {
+            schema_version: 2,
+            media_type: OCI_INDEX.into(),
+            manifests,
+            annotations: BTreeMap::new(),
+        };
         let both = vec![whole.manifest.clone(), whole.attestations[0].clone()];
         assert_eq!(split(whole.platform.clone(), document(both)).unwrap(), whole);
         assert!(split(whole.platform.clone(), document(whole.attestations.clone())).is_err());

@@ -230,7 +230,8 @@ impl BuildSpec {
             return Err(Invalid::new("optional platform", other.to_string(), cure));
         }
         if !optional.is_empty() && platforms.iter().all(|platform| optional.contains(platform)) {
-            let cure = "one platform at least has to be required, or nothing may be published; leave one out here";
+            let cure =
+                "one platform at least has to be required, or nothing may be published; leave one out here";
             return Err(Invalid::new("optional platform", platforms[0].to_string(), cure));
         }
         Ok(())

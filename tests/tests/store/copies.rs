@@ -128,7 +128,10 @@ async fn so_many_copies_of_a_project_are_under_way_at_once() {
     }
     let more = copy(&world, "more", "r.example/app:1", &[TAG]);
     let refused = world.store.submit(&more).await.unwrap_err();
-    assert!(matches!(&refused, StoreError::Exhausted { what, .. } if what.contains("100 copies")), "{refused}");
+    assert!(
+        matches!(&refused, StoreError::Exhausted { what, .. } if what.contains("100 copies")),
+        "{refused}"
+    );
     // Those of one source aren't in the way of others: each has its own places.
     let first = world.database.psql("SELECT id FROM builds LIMIT 1").parse().unwrap();
     world.store.cancel(&tester(), default_project(), first, PUBLISH).await.unwrap();

@@ -21,8 +21,7 @@ fn index(what: &str, platforms: &[&str]) -> Index {
         platform: Some(IndexPlatform::from(&platform.parse().unwrap())),
         annotations: Default::default(),
     });
-    let document =
-        IndexDocument {
+    let document = IndexDocument {
         schema_version: 2,
         media_type: OCI_INDEX.to_owned(),
         manifests: manifests.collect(),

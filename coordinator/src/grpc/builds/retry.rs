@@ -51,7 +51,7 @@ pub(super) fn check(record: &BuildRecord, failed_only: bool) -> Result<(), Statu
                 && record.jobs.iter().all(|job| job.state == JobState::Succeeded) =>
         {
             format!(
-            "build {id} succeeded, so no platform of it has failed; without --failed-only all are built again"
+                "build {id} succeeded, so no platform of it has failed; without --failed-only all are built again"
             )
         }
         Purpose::Image | Purpose::Copy(_) => return Ok(()),

@@ -181,7 +181,10 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
             if platforms.contains(&platform) {
                 return Some(platform);
             }
-            part.wrong(problems, "it isn't one of the image's platforms; name it in platforms as well, or leave it out here");
+            part.wrong(
+                problems,
+                "it isn't one of the image's platforms; name it in platforms as well, or leave it out here",
+            );
             None
         })
     });

@@ -69,8 +69,8 @@ async fn a_copy_is_published_at_once_as_what_its_source_was_when_it_was_first_lo
     // What it found there may be somebody else's.
     assert_eq!(world.database.psql("SELECT fate FROM destinations"), "kept");
     // What it did is heard once, by whoever asks for what came since.
-    let other = world.store.submit(&copy(&world, "n", "r.example/app:1", &[TAG])).await.unwrap();
-    let noted = (default_project(), other.id);
+    let another = world.store.submit(&copy(&world, "n", "r.example/app:1", &[TAG])).await.unwrap();
+    let noted = (default_project(), another.id);
     for text in ["one", "two"] {
         world.store.note_copy(world.epoch, noted, text).await.unwrap();
     }

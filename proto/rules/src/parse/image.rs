@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
-use farm_types::{Invalid, MountId, SecretName};
+use farm_types::{Invalid, MountId, Platform, SecretName};
 
 use super::on;
 use super::part::{Fields, Part};

@@ -1,14 +1,23 @@
-//! A forge as a webhook sees it: it signs and posts, as GitHub documents it. (A real one can't be had in tests.)
+//! A forge as a webhook sees it: it signs and posts, as each documents it ([`form`]), what happens there ([`told`]). (A real one can't be had
+//! in tests.)
 
 pub mod api;
 pub mod app;
+pub mod form;
+mod gitea;
+mod github;
+mod gitlab;
+pub mod told;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use ring::hmac;
 use serde_json::Value;
+
+use self::api::ForgeApi;
+use self::form::Form;
+use self::told::Told;
 
 /// An answer: status, and what stands behind the headers.
 pub type Answer = (u16, String);
@@ -20,9 +29,19 @@ pub fn post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) ->
 
 /// The same; `None`: nobody answers.
 fn try_post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<(String, Answer)> {
+    try_ask_raw(port, ("POST", path), headers, body)
+}
+
+/// The same by any method.
+pub(crate) fn try_ask_raw(
+    port: u16,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<(String, Answer)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let mut head = format!("POST {path} HTTP/1.1\r\nhost: farm\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: farm\r\nconnection: close\r\n");
     if headers.iter().all(|(name, _)| *name != "content-length") {
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
@@ -48,14 +67,32 @@ pub struct Forge {
     /// Of its URL.
     pub path: String,
     pub secret: String,
+    /// How it signs, and what it calls things.
+    pub form: Form,
 }
 
 impl Forge {
     /// Of the hook that `farm hook add --json` has made.
     pub fn of(port: u16, made: &Value) -> Self {
         let (url, secret) = (made["hook"]["url"].as_str().unwrap(), made["secret"].as_str().unwrap());
+        let form = Form::of(made["hook"]["provider"].as_str().unwrap());
+        Self::delivers(port, form, (url, secret))
+    }
+
+    /// One that delivers by the only webhook that the farm has made there.
+    pub fn made(port: u16, form: Form, api: &ForgeApi) -> Self {
+        let hooks = api.hooks();
+        let [hook] = &hooks[..] else { panic!("{hooks:#?}") };
+        let (url, secret) = match form {
+            Form::Gitlab | Form::GitlabBare => (&hook["url"], &hook["token"]),
+            _ => (&hook["config"]["url"], &hook["config"]["secret"]),
+        };
+        Self::delivers(port, form, (url.as_str().unwrap(), secret.as_str().unwrap()))
+    }
+
+    fn delivers(port: u16, form: Form, (url, secret): (&str, &str)) -> Self {
         let path = url.strip_prefix(&format!("http://127.0.0.1:{port}")).unwrap().to_owned();
-        Self { port, path, secret: secret.to_owned() }
+        Self { port, path, secret: secret.to_owned(), form }
     }
 
     /// The same, signed by another secret.
@@ -65,14 +102,9 @@ impl Forge {
 
     fn try_deliver_as(&self, id: &str, event: &str, body: &Value, secret: &str) -> Option<Answer> {
         let body = body.to_string();
-        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body.as_bytes());
-        let signed = mac.as_ref().iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"));
-        let headers = [
-            ("content-type", "application/json"),
-            ("x-github-event", event),
-            ("x-github-delivery", id),
-            ("x-hub-signature-256", signed.as_str()),
-        ];
+        let headers = self.form.headers(id, event, &body, secret);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         try_post_raw(self.port, &self.path, &headers, body.as_bytes()).map(|(_, answer)| answer)
     }
 
@@ -81,8 +113,14 @@ impl Forge {
         self.try_deliver_as(id, event, body, &self.secret)
     }
 
-    /// Delivers as GitHub does.
+    /// Delivers as the forge does.
     pub fn deliver(&self, id: &str, event: &str, body: &Value) -> Answer {
         self.deliver_as(id, event, body, &self.secret)
+    }
+
+    /// Delivers what is told, which the farm has to take.
+    pub fn tell(&self, id: &str, told: &Told) {
+        let (status, said) = self.deliver(id, told.event, &told.body);
+        assert_eq!(status, 202, "{}: {said}", told.event);
     }
 }

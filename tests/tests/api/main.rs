@@ -5,6 +5,7 @@ mod audit;
 mod burst;
 mod checks;
 mod fetches;
+mod forges;
 mod forks;
 mod full;
 mod hooks;

@@ -64,6 +64,7 @@ mod pressed;
 mod programs;
 mod publish_steps;
 mod pushed;
+mod pushed_ssh;
 mod pushing;
 mod reaching;
 mod references;

@@ -48,7 +48,7 @@ pub(crate) fn try_ask_raw(
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     // Whoever refuses by the headers reads no body.
     let _ = stream.write_all(body);
     let mut answer = Vec::new();

@@ -1,7 +1,13 @@
-//! A forge as a webhook sees it: it signs and posts, as GitHub documents it. (A real one can't be had in tests.)
+//! A forge as a webhook sees it: it signs and posts, as each documents it ([`form`]), what happens there ([`told`]). (A real one can't be had
+//! in tests.)
 
 pub mod api;
 pub mod app;
+pub mod form;
+mod gitea;
+mod github;
+mod gitlab;
+pub mod told;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,6 +15,10 @@ use std::time::Duration;
 
 use ring::hmac;
 use serde_json::Value;
+
+use self::api::ForgeApi;
+use self::form::Form;
+use self::told::Told;
 
 /// An answer: status, and what stands behind the headers.
 pub type Answer = (u16, String);
@@ -20,34 +30,63 @@ pub fn post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) ->
 
 /// The same; `None`: nobody answers.
 fn try_post_raw(port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<(String, Answer)> {
+    try_ask_raw(port, ("POST", path), headers, body)
+}
+
+/// The same by any method.
+pub(crate) fn try_ask_raw(
+    port: u16,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<(String, Answer)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    post_on(&mut stream, path, headers, body)
+    try_ask_on(&mut stream, (method, path), headers, body)
 }
 
 /// The same on this connection. Without a header that says how long the body is it has a right one.
+fn try_ask_on(
+    stream: &mut (impl Read + Write),
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<(String, Answer)> {
+    try_begin(stream, (method, path), headers, body.len())?;
+    // Whoever refuses by the headers reads no body.
+    let _ = stream.write_all(body);
+    answer_on(stream)
+}
+
+/// A POST on this connection.
 pub fn post_on(
     stream: &mut (impl Read + Write),
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Option<(String, Answer)> {
-    begin_post(stream, path, headers, body.len());
-    // Whoever refuses by the headers reads no body.
-    let _ = stream.write_all(body);
-    answer_on(stream)
+    try_ask_on(stream, ("POST", path), headers, body)
 }
 
 /// The headers of a request with so long a body.
 pub fn begin_post(stream: &mut impl Write, path: &str, headers: &[(&str, &str)], length: usize) {
-    let mut head = format!("POST {path} HTTP/1.1\r\nhost: farm\r\nconnection: close\r\n");
+    try_begin(stream, ("POST", path), headers, length).unwrap();
+}
+
+fn try_begin(
+    stream: &mut impl Write,
+    (method, path): (&str, &str),
+    headers: &[(&str, &str)],
+    length: usize,
+) -> Option<()> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: farm\r\nconnection: close\r\n");
     if headers.iter().all(|(name, _)| !["content-length", "transfer-encoding"].contains(name)) {
         head.push_str(&format!("content-length: {length}\r\n"));
     }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{head}\r\n").as_bytes()).ok()
 }
 
 /// What is answered on this connection, until it ends.
@@ -68,18 +107,37 @@ pub struct Forge {
     /// Of its URL.
     pub path: String,
     pub secret: String,
+    /// How it signs, and what it calls things.
+    pub form: Form,
 }
 
 impl Forge {
     /// Of the hook that `farm hook add --json` has made.
     pub fn of(port: u16, made: &Value) -> Self {
-        Self::at(port, made["hook"]["url"].as_str().unwrap(), made["secret"].as_str().unwrap())
+        let (url, secret) = (made["hook"]["url"].as_str().unwrap(), made["secret"].as_str().unwrap());
+        let form = Form::of(made["hook"]["provider"].as_str().unwrap());
+        Self::delivers(port, form, (url, secret))
     }
 
-    /// Of a hook at this URL.
+    /// One that delivers by the only webhook that the farm has made there.
+    pub fn made(port: u16, form: Form, api: &ForgeApi) -> Self {
+        let hooks = api.hooks();
+        let [hook] = &hooks[..] else { panic!("{hooks:#?}") };
+        let (url, secret) = match form {
+            Form::Gitlab | Form::GitlabBare => (&hook["url"], &hook["token"]),
+            _ => (&hook["config"]["url"], &hook["config"]["secret"]),
+        };
+        Self::delivers(port, form, (url.as_str().unwrap(), secret.as_str().unwrap()))
+    }
+
+    /// GitHub's, of a hook at this URL.
     pub fn at(port: u16, url: &str, secret: &str) -> Self {
+        Self::delivers(port, Form::Github, (url, secret))
+    }
+
+    fn delivers(port: u16, form: Form, (url, secret): (&str, &str)) -> Self {
         let (_, path) = url.split_once(&format!("://127.0.0.1:{port}")).unwrap();
-        Self { port, path: path.to_owned(), secret: secret.to_owned() }
+        Self { port, path: path.to_owned(), secret: secret.to_owned(), form }
     }
 
     /// The same, signed by another secret.
@@ -89,8 +147,9 @@ impl Forge {
 
     fn try_deliver_as(&self, id: &str, event: &str, body: &Value, secret: &str) -> Option<Answer> {
         let body = body.to_string();
-        let headers = signed(id, event, body.as_bytes(), secret);
-        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let headers = self.form.headers(id, event, &body, secret);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         try_post_raw(self.port, &self.path, &headers, body.as_bytes()).map(|(_, answer)| answer)
     }
 
@@ -99,29 +158,15 @@ impl Forge {
         self.try_deliver_as(id, event, body, &self.secret)
     }
 
-    /// Delivers as GitHub does.
+    /// Delivers as the forge does.
     pub fn deliver(&self, id: &str, event: &str, body: &Value) -> Answer {
         self.deliver_as(id, event, body, &self.secret)
     }
 
-    /// What GitHub posts after a push to this repository, and how it signs that (its documentation of webhooks), as far as a shell can: for
-    /// [`take_pushes`](crate::git::GitHost::take_pushes). `jq` isn't needed: what is pushed in tests has nothing in it that JSON would have
-    /// otherwise.
-    pub fn post_receive(&self, clone_url: &str) -> String {
-        let (url, secret) = (format!("http://127.0.0.1:{}{}", self.port, self.path), &self.secret);
-        format!(
-            r#"#!/bin/sh
-while read -r before after ref; do
-  created=false; [ "$before" != 0000000000000000000000000000000000000000 ] || created=true
-  body=$(printf '{{"ref":"%s","before":"%s","after":"%s","created":%s,"deleted":false,"forced":false,"commits":[],"head_commit":{{"id":"%s","message":"%s"}},"repository":{{"id":42,"full_name":"acme/app","clone_url":"{clone_url}","default_branch":"main"}},"sender":{{"id":7,"login":"ada"}}}}' \
-    "$ref" "$before" "$after" "$created" "$(git rev-parse "$after^{{commit}}")" "$(git log -1 --format=%s "$after")")
-  signature=$(printf %s "$body" | openssl dgst -sha256 -hmac '{secret}' | sed 's/.* //')
-  printf '%s: the farm answers ' "$ref"
-  curl -sS -o /dev/null -w '%{{http_code}}\n' -H 'content-type: application/json' -H 'x-github-event: push' \
-    -H "x-github-delivery: $(cat /proc/sys/kernel/random/uuid)" -H "x-hub-signature-256: sha256=$signature" --data-binary "$body" '{url}'
-done
-"#
-        )
+    /// Delivers what is told, which the farm has to take.
+    pub fn tell(&self, id: &str, told: &Told) {
+        let (status, said) = self.deliver(id, told.event, &told.body);
+        assert_eq!(status, 202, "{}: {said}", told.event);
     }
 }
 

@@ -102,6 +102,18 @@ pub(super) fn managed(kind: Kind, answer: &Answer) -> Result<(), Unsaid> {
     }))
 }
 
+/// Whether the token may ask what an account may. Of Gitea it may ask that of others than itself only as an admin of the repository.
+pub(super) fn asks_of_others(kind: Kind, answer: &Answer) -> Result<(), Unsaid> {
+    if kind != Kind::Gitea || answer.status != 403 || judge::is_limited(answer) {
+        return taken(answer);
+    }
+    let cure = "give one of an account that is an admin of the repository, or approve the build yourself (farm approve)";
+    Err(Unsaid::Unfit(Unfit {
+        why: format!("it may not ask what others may there ({})", answer.said()),
+        cure: cure.to_owned(),
+    }))
+}
+
 /// Whether the answer is the hook's repository.
 pub(super) fn readable(answer: &Answer, at: &At) -> Result<(), Unsaid> {
     taken(answer)?;
@@ -139,6 +151,20 @@ mod tests {
         ] {
             let said = readable(&answer, &at).unwrap_err();
             assert_eq!(matches!(said, Unsaid::Unfit(_)), is_unfit, "{answer:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_ask_what_others_may_is_told_who_may() {
+        let answer = |status, body: Value| Answer { status, body, ..Default::default() };
+        let no = answer(403, json!({"message": "repo admins can query all repo permissions"}));
+        let said = asks_of_others(Kind::Gitea, &no).unwrap_err().to_string();
+        assert!(said.contains("repo admins") && said.contains("an account that is an admin"), "{said}");
+        let said = asks_of_others(Kind::Gitlab, &no).unwrap_err().to_string();
+        assert!(said.contains("it may not see the repository"), "{said}");
+        assert!(asks_of_others(Kind::Gitea, &answer(200, Value::Null)).is_ok());
+        for later in [answer(403, json!({"message": "rate limit exceeded"})), answer(503, Value::Null)] {
+            assert!(matches!(asks_of_others(Kind::Gitea, &later), Err(Unsaid::Away(_))), "{later:?}");
         }
     }
 

@@ -19,7 +19,7 @@ mod repository;
 use std::fmt;
 
 pub use self::answers::Unsaid;
-use self::answers::{managed, readable, taken};
+use self::answers::{asks_of_others, managed, readable, taken};
 use self::ask::{Account, At, Shown, Webhook};
 use self::asking::Asking;
 use self::github::app::Scope;
@@ -132,7 +132,7 @@ impl Forges {
         if answer.status == 404 {
             return Ok(false);
         }
-        taken(&answer)?;
+        asks_of_others(repository.kind, &answer)?;
         Ok(match repository.kind {
             Kind::Github => github::writes(&answer, account),
             Kind::Gitlab => gitlab::writes(&answer, account),

@@ -1,6 +1,8 @@
-//! A fake of GitHub's API, as far as statuses need it: a repository `acme/app`, id 42, of which it says what a token may, and statuses of
-//! commits; and what an App has of it, which is in [`super::app`]. What it answers to the next statuses a test says: each limit that GitHub documents, and what goes wrong on the way. (No real
-//! forge can be had in tests; that GitHub answers so is its documentation's word.)
+//! Fakes of forges' APIs, as far as the farm asks them: a repository `acme/app`, id 42, of which they say what a token may, with statuses of
+//! commits, webhooks, and people who may write or may not. Here is what they have in common; what each answers is in [`super::github`] (and of
+//! an App in [`super::app`]), [`super::gitlab`] and [`super::gitea`]. What is answered to the next statuses a test says: each limit that a forge
+//! documents, and what goes wrong on the way. (No real forge can be had in tests; that they answer so is their documentation's word, and of what
+//! that leaves open their source's.)
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -10,12 +12,32 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::app::{App, Checks, Of, Run, answered};
+use super::app::{App, Checks, Run, answered};
+use super::{gitea, github, gitlab};
 use crate::faults::answers::Body;
 use crate::web::Web;
 
-/// The one token that it takes.
+/// The one token that each of them takes.
 pub const TOKEN: &str = "ghp_ofthetests";
+
+/// Whose API it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Api {
+    #[default]
+    Github,
+    Gitlab,
+    /// Of Gitea and Forgejo, which have the same as far as the farm asks it.
+    Gitea,
+}
+
+/// What the token's account may do in the repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Reads,
+    Writes,
+    #[default]
+    Admin,
+}
 
 /// What is said to a status.
 #[derive(Clone, Debug)]
@@ -24,6 +46,8 @@ pub enum Says {
     No(u16, Vec<(&'static str, String)>, Value),
     /// It takes it, and answers nothing before [`ForgeApi::go_on`].
     Hangs,
+    /// It takes it, and answers this all the same, as where it fails after it has written that down.
+    TakesAndSays(u16),
     /// The same place, under another path.
     Elsewhere,
 }
@@ -36,22 +60,29 @@ pub struct Taken {
     pub state: String,
     pub description: String,
     pub target: Value,
+    /// Of GitLab: the branch or tag that was named, and the pipeline.
+    pub of: (Value, Value),
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
+    api: Api,
     says: Mutex<VecDeque<Says>>,
-    taken: Mutex<Vec<Taken>>,
+    pub taken: Mutex<Vec<Taken>>,
     /// How many statuses it was asked for.
     asked: Mutex<usize>,
     /// So many answers may come that hang.
     may_go: Mutex<usize>,
+    /// What the token may.
+    role: Mutex<Role>,
     /// Its webhooks, by their ids.
     hooks: Mutex<Vec<Value>>,
     /// Who may write to the repository, and who may only read it.
     people: Mutex<Vec<(u64, String, bool)>>,
     /// The App that may be installed, and its check runs.
-    checks: Mutex<Checks>,
+    pub checks: Mutex<Checks>,
+    /// Of GitLab: of which commit and ref each pipeline is.
+    pub pipelines: Mutex<Vec<(String, String)>>,
     changed: Condvar,
 }
 
@@ -62,8 +93,13 @@ pub struct ForgeApi {
 }
 
 impl ForgeApi {
+    /// One that answers as GitHub does.
     pub fn start() -> ForgeApi {
-        let state = Arc::new(State::default());
+        ForgeApi::of(Api::Github)
+    }
+
+    pub fn of(api: Api) -> ForgeApi {
+        let state = Arc::new(State { api, ..State::default() });
         let shared = Arc::clone(&state);
         let web = Web::start(move |request| shared.answer(&request));
         ForgeApi { state, web }
@@ -154,9 +190,14 @@ impl ForgeApi {
         }
     }
 
-    /// The webhooks that the repository has.
+    /// The webhooks that the repository has, as they were made.
     pub fn hooks(&self) -> Vec<Value> {
         self.state.hooks.lock().unwrap().clone()
+    }
+
+    /// From now on the token's account may do so much.
+    pub fn may(&self, role: Role) {
+        *self.state.role.lock().unwrap() = role;
     }
 
     /// Who may write to the repository, by their ids and names; others aren't known there.
@@ -191,75 +232,71 @@ impl Drop for ForgeApi {
 
 impl State {
     fn answer(&self, request: &Request<Bytes>) -> Response<Body> {
-        let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
-        let path = request.uri().path();
-        let path = path.strip_prefix("/moved").unwrap_or(path);
-        let is_app = shown != TOKEN;
-        if is_app {
-            let of = self.checks.lock().unwrap().of(shown, request.method(), path, request.body());
-            match of {
-                Of::Answer(answer) => return answer,
-                Of::Run => return self.check_run(request),
-                Of::Repository => {}
-            }
-        }
-        match (request.method().as_str(), path.strip_prefix("/repos/acme/app")) {
-            ("GET", Some("")) if is_app => {
-                answered(200, &[], &json!({"id": 42, "private": true, "permissions": {"push": false}}))
-            }
-            ("GET", Some("")) => {
-                let scopes = [("x-oauth-scopes", "repo:status".to_owned())];
-                answered(200, &scopes, &json!({"id": 42, "private": true, "permissions": {"push": true}}))
-            }
-            ("POST", Some(rest)) if rest.starts_with("/statuses/") => {
-                self.status(request.uri().path(), rest.trim_start_matches("/statuses/"), request.body())
-            }
-            ("GET", Some(rest)) if rest.starts_with("/collaborators/") => {
-                let login = rest.trim_start_matches("/collaborators/").trim_end_matches("/permission");
-                let people = self.people.lock().unwrap();
-                match people.iter().find(|(_, name, _)| name == login) {
-                    Some((id, name, may)) => {
-                        let word = if *may { "write" } else { "read" };
-                        answered(200, &[], &json!({"permission": word, "user": {"id": id, "login": name}}))
-                    }
-                    None => answered(404, &[], &json!({"message": "Not Found"})),
-                }
-            }
-            (method, Some(rest)) if rest.starts_with("/hooks") => {
-                self.webhook(method, rest.trim_start_matches("/hooks"), request.body())
-            }
-            _ => answered(404, &[], &json!({"message": "Not Found"})),
+        match self.api {
+            Api::Github => github::answer(self, request),
+            Api::Gitlab => gitlab::answer(self, request),
+            Api::Gitea => gitea::answer(self, request),
         }
     }
 
-    fn webhook(&self, method: &str, id: &str, body: &Bytes) -> Response<Body> {
+    pub(super) fn role(&self) -> Role {
+        *self.role.lock().unwrap()
+    }
+
+    /// Who has this id or name: both, and whether they may write.
+    pub(super) fn person(&self, who: &str) -> Option<(u64, String, bool)> {
+        let people = self.people.lock().unwrap();
+        people.iter().find(|(id, name, _)| name == who || id.to_string() == who).cloned()
+    }
+
+    /// Lists the webhooks, as `shown` has each, makes one or changes one. The path is behind `/hooks`.
+    pub(super) fn webhook(
+        &self,
+        method: &str,
+        id: &str,
+        body: &Bytes,
+        shown: impl Fn(Value) -> Value,
+    ) -> Response<Body> {
         let mut hooks = self.hooks.lock().unwrap();
         if method == "GET" {
-            return answered(200, &[], &Value::from(hooks.clone()));
+            return answered(200, &[], &hooks.iter().cloned().map(shown).collect());
         }
         let mut hook: Value = serde_json::from_slice(body).unwrap();
         if method == "POST" {
             hook["id"] = Value::from(hooks.len());
-            hooks.push(hook);
-            return answered(201, &[], &json!({}));
+            hooks.push(hook.clone());
+            return answered(201, &[], &shown(hook));
         }
         let place: usize = id.trim_start_matches('/').parse().unwrap();
         hook["id"] = Value::from(place);
-        hooks[place] = hook;
-        answered(200, &[], &json!({}))
+        hooks[place] = hook.clone();
+        answered(200, &[], &shown(hook))
     }
 
-    /// Whether the next answer hangs; or another one that is to be given.
-    fn next(&self, path: &str) -> Result<bool, Box<Response<Body>>> {
+    /// How the next status is answered where it is taken; or what is answered at once.
+    pub(super) fn next(&self, path: &str) -> Result<Next, Box<Response<Body>>> {
         *self.asked.lock().unwrap() += 1;
         match self.says.lock().unwrap().pop_front() {
             Some(Says::No(status, headers, body)) => Err(Box::new(answered(status, &headers, &body))),
             Some(Says::Elsewhere) => {
                 Err(Box::new(answered(307, &[("location", format!("/moved{path}"))], &json!({}))))
             }
-            Some(Says::Hangs) => Ok(true),
-            None => Ok(false),
+            Some(Says::Hangs) => Ok(Next::Hangs),
+            Some(Says::TakesAndSays(status)) => Ok(Next::Fails(status)),
+            None => Ok(Next::Says),
+        }
+    }
+
+    /// Notes that something was taken, and answers as it is due.
+    pub(super) fn taken(&self, next: Next, answer: Response<Body>) -> Response<Body> {
+        self.changed.notify_all();
+        match next {
+            Next::Says => answer,
+            Next::Hangs => {
+                self.hang();
+                answer
+            }
+            Next::Fails(status) => answered(status, &[], &json!({"message": "something went wrong"})),
         }
     }
 
@@ -270,43 +307,12 @@ impl State {
         }
         *may_go -= 1;
     }
+}
 
-    /// Makes a check run, or changes one.
-    fn check_run(&self, request: &Request<Bytes>) -> Response<Body> {
-        let hangs = match self.next(request.uri().path()) {
-            Ok(hangs) => hangs,
-            Err(answer) => return *answer,
-        };
-        let path = request.uri().path();
-        let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
-        let answer = self.checks.lock().unwrap().show(id, request.body());
-        self.changed.notify_all();
-        if hangs {
-            self.hang();
-        }
-        answer
-    }
-
-    fn status(&self, path: &str, commit: &str, body: &Bytes) -> Response<Body> {
-        let hangs = match self.next(path) {
-            Ok(hangs) => hangs,
-            Err(answer) => return *answer,
-        };
-        let body: Value = serde_json::from_slice(body).unwrap();
-        let text = |name: &str| body[name].as_str().unwrap().to_owned();
-        assert!(text("description").chars().count() <= 140, "{body}");
-        let taken = Taken {
-            commit: commit.to_owned(),
-            context: text("context"),
-            state: text("state"),
-            description: text("description"),
-            target: body["target_url"].clone(),
-        };
-        self.taken.lock().unwrap().push(taken);
-        self.changed.notify_all();
-        if hangs {
-            self.hang();
-        }
-        answered(201, &[], &json!({"id": 1}))
-    }
+/// How what is taken is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next {
+    Says,
+    Hangs,
+    Fails(u16),
 }

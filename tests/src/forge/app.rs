@@ -1,4 +1,4 @@
-//! What a GitHub App has of the fake of GitHub's API (`super::api`): it shows itself by what its key has signed, which is verified for real,
+//! What a GitHub App has of the fake of GitHub's API (`super::github`): it shows itself by what its key has signed, which is verified for real,
 //! is lent tokens with no more rights than it has, and makes check runs.
 
 use std::collections::{HashMap, VecDeque};
@@ -73,13 +73,17 @@ impl App {
     }
 }
 
-/// An answer in JSON.
+/// An answer in JSON, or one that is nothing but text.
 pub(super) fn answered(status: u16, headers: &[(&'static str, String)], body: &Value) -> Response<Body> {
-    let mut answer = Response::builder().status(status).header("content-type", "application/json");
+    let (kind, body) = match body {
+        Value::String(text) => ("text/plain", text.clone()),
+        body => ("application/json", body.to_string()),
+    };
+    let mut answer = Response::builder().status(status).header("content-type", kind);
     for (name, value) in headers {
         answer = answer.header(*name, value);
     }
-    answer.body(full(Bytes::from(body.to_string()))).unwrap()
+    answer.body(full(Bytes::from(body))).unwrap()
 }
 
 /// A check run, as it is by now.

@@ -1,7 +1,9 @@
 //! Pushes to a repository that isn't there, and what a hook makes of what a forge tells of them: the forge and the workers ([`worker`])
-//! are simulated, the coordinator is real. [`burst`]: doubled, in the wrong order, and with the coordinator killed in the middle, each push
-//! is built or passed over once, and the newest of each branch is built last. [`rate`]: how long it takes.
+//! are simulated, the coordinator is real, and so is the registry ([`images`]). [`burst`]: doubled, in the wrong order, and with the coordinator
+//! killed in the middle, each push is built or passed over once, the newest of each branch is built last, and the branch's tag is at that in the
+//! end and was never moved back, though what was built before may end after it. [`rate`]: how long it takes.
 
+mod images;
 pub mod rate;
 mod worker;
 
@@ -15,6 +17,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
+use self::images::Images;
 use crate::client::Client;
 use crate::database::psql;
 use crate::farm::Farm;
@@ -28,6 +31,8 @@ const REPOSITORY: &str = "https://git.example/acme/app.git";
 /// All deliveries come from one address, and more in a minute than a forge sends.
 const MANY: &str =
     "[limits]\ndeliveries_per_minute_per_address = 1000000\ndeliveries_per_minute_per_hook = 1000000\n";
+/// After so many waves of pushes the next one waits until all deliveries are processed.
+const CALM: usize = 3;
 /// What all of it may take.
 const LIMIT: Duration = Duration::from_secs(400);
 
@@ -46,10 +51,19 @@ pub struct Burst {
 /// Where the branches are, and were.
 #[derive(Debug, Default)]
 struct Branches {
+    /// Where what is built of them is published; `None`: it is not.
+    images: Option<Images>,
     /// The last commit is where one is now.
     histories: Mutex<BTreeMap<String, Vec<String>>>,
     /// When a worker was first given something to do for a commit.
     assigned: Mutex<BTreeMap<String, Instant>>,
+    /// Of each the newest place in its history of which a build has ended.
+    ended: Mutex<BTreeMap<String, usize>>,
+}
+
+/// Of every second branch newer builds don't end older ones: so these may end when a newer one has been published already.
+fn supersedes(branch: &str) -> bool {
+    branch.trim_start_matches('b').parse::<usize>().unwrap() % 2 == 0
 }
 
 impl Branches {
@@ -66,6 +80,35 @@ impl Branches {
 
     fn head(&self, branch: &str) -> Option<String> {
         self.histories.lock().unwrap().get(branch)?.last().cloned()
+    }
+
+    /// The branch that was at a commit, and where in its history that is.
+    fn place(&self, commit: &str) -> (String, usize) {
+        let histories = self.histories.lock().unwrap();
+        let place = |history: &[String]| history.iter().position(|one| one == commit);
+        let found = histories.iter().find_map(|(branch, history)| Some((branch.clone(), place(history)?)));
+        found.unwrap_or_else(|| panic!("{commit} was never pushed"))
+    }
+
+    /// The rules at a commit.
+    fn rules(&self, commit: &str) -> String {
+        let Some(images) = &self.images else { return RULES.to_owned() };
+        let (destination, supersedes) = (images.destination(), supersedes(&self.place(commit).0));
+        format!(
+            "{RULES}    destinations: [{destination}]\n    tags: [\"{{branch}}\"]\n    concurrency: {{supersede: {supersedes}}}\n"
+        )
+    }
+
+    /// A build has ended, of this branch and place in its history.
+    fn ended(&self, (branch, place): (String, usize)) {
+        let mut ended = self.ended.lock().unwrap();
+        let newest = ended.entry(branch).or_default();
+        *newest = place.max(*newest);
+    }
+
+    /// Whether one of a later place has ended.
+    fn is_late(&self, (branch, place): &(String, usize)) -> bool {
+        self.ended.lock().unwrap().get(branch).is_some_and(|newest| newest > place)
     }
 
     fn assigned(&self, commit: &str, at: Instant) {
@@ -108,8 +151,20 @@ async fn deliver(forge: Forge, push: Push) {
     }
 }
 
-/// Runs a burst and judges it; gives how many deliveries were done and how many passed over.
-pub async fn burst(burst: Burst) -> (usize, usize) {
+/// What came of a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Became {
+    /// Deliveries of which something was built.
+    pub done: usize,
+    pub passed_over: usize,
+    /// How often tags were moved.
+    pub moves: usize,
+    /// Builds that were published without their tag, as it was at a newer one by then.
+    pub late: usize,
+}
+
+/// Runs a burst and judges it.
+pub async fn burst(burst: Burst) -> Became {
     let port = free_port();
     let mut farm = Farm::builder()
         .arg("--hooks-listen")
@@ -119,7 +174,9 @@ pub async fn burst(burst: Burst) -> (usize, usize) {
     let add = ["hook", "add", "github", "acme/app", "--host", HOST, "--clone-url", REPOSITORY, "--json"];
     let forge = Forge::of(port, &farm.cli(&add).json());
     let client = Client::connect(&farm).await;
-    let (branches, over) = (Arc::new(Branches::default()), Arc::new(AtomicBool::new(false)));
+    // By this thread: the registry ends with the one that has started it.
+    let branches = Arc::new(Branches { images: Some(Images::start()), ..Branches::default() });
+    let over = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = (0..burst.workers)
         .map(|n| {
             tokio::spawn(worker::work(
@@ -131,6 +188,11 @@ pub async fn burst(burst: Burst) -> (usize, usize) {
         })
         .collect();
 
+    let url = farm.database_url().to_owned();
+    let ask = |sql: &str| {
+        let (url, sql) = (url.clone(), sql.to_owned());
+        async move { tokio::task::spawn_blocking(move || psql(&url, &sql)).await.unwrap() }
+    };
     let mut random = StdRng::seed_from_u64(burst.seed);
     let mut pushed: Vec<Push> = Vec::new();
     let mut under_way = tokio::task::JoinSet::new();
@@ -150,6 +212,17 @@ pub async fn burst(burst: Burst) -> (usize, usize) {
         for push in wave {
             under_way.spawn(deliver(forge.clone(), push));
         }
+        // Else of each branch the last one would be all that is built. What was begun goes on meanwhile.
+        if n % CALM == 0 {
+            while let Some(delivered) = under_way.join_next().await {
+                delivered.unwrap();
+            }
+            let begin = Instant::now();
+            while ask("SELECT count(*) FROM deliveries WHERE state = 'received'").await != "0" {
+                assert!(begin.elapsed() < LIMIT, "deliveries wait for ever");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
         if n == burst.pushes / 20 {
             farm.kill_coordinator();
             farm.start_coordinator();
@@ -158,11 +231,7 @@ pub async fn burst(burst: Burst) -> (usize, usize) {
     while let Some(delivered) = under_way.join_next().await {
         delivered.unwrap();
     }
-    let (url, begin) = (farm.database_url().to_owned(), Instant::now());
-    let ask = |sql: &str| {
-        let (url, sql) = (url.clone(), sql.to_owned());
-        async move { tokio::task::spawn_blocking(move || psql(&url, &sql)).await.unwrap() }
-    };
+    let begin = Instant::now();
     loop {
         let waiting = ask("SELECT (SELECT count(*) FROM deliveries WHERE state = 'received')
                   + (SELECT count(*) FROM builds WHERE finished_at IS NULL)");
@@ -220,5 +289,16 @@ pub async fn burst(burst: Burst) -> (usize, usize) {
         let odd = builds.iter().find(|(_, state)| !["succeeded", "cancelled"].contains(state));
         assert!(odd.is_none(), "{branch}: {odd:?}");
     }
-    (of("done"), of("ignored"))
+
+    // The tags are at the newest commits, and were never moved back; the farm says the same of them.
+    let late = ask("SELECT count(*) FROM tags WHERE state = 'superseded'").await.parse().unwrap();
+    let odd = ask("SELECT count(*) FROM tags WHERE state NOT IN ('verified', 'superseded')").await;
+    assert_eq!(odd, "0", "tags that came to another end");
+    let judged = Arc::clone(&branches);
+    let moves = tokio::task::spawn_blocking(move || {
+        let images = judged.images.as_ref().unwrap();
+        let histories = judged.histories.lock().unwrap();
+        histories.iter().map(|(branch, history)| images.judge(branch, history)).sum()
+    });
+    Became { done: of("done"), passed_over: of("ignored"), moves: moves.await.unwrap(), late }
 }

@@ -60,7 +60,7 @@ pub fn held(farm: &Farm, delivery: &str) -> String {
     }
 }
 
-async fn untrusted(farm: &Farm) -> Sim {
+pub async fn untrusted(farm: &Farm) -> Sim {
     let request =
         v1::InviteWorkerRequest { name: "fork".into(), trust: "untrusted".into(), ..Default::default() };
     let machine = join(farm, &invite(farm, request).await.unwrap().token, "").await.unwrap();

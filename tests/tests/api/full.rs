@@ -12,8 +12,7 @@ async fn fifty_workers_do_three_hundred_builds_each_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_deliveries_build_each_push_once() {
     let form = Burst { seed: 1, branches: 25, pushes: 600, doubles: 400, workers: 4 };
-    let (done, passed) = burst(form).await;
-    println!("1000 deliveries of 600 pushes: {done} built, {passed} passed over");
+    println!("1000 deliveries of 600 pushes: {:?}", burst(form).await);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod burst;
 mod checks;
 mod deliveries;
 mod fetches;
+mod forges;
 mod forks;
 mod full;
 mod hooks;

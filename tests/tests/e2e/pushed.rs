@@ -1,100 +1,20 @@
 //! From `git push` to the green commit, with nobody in between: a real push, after which the host signs and posts by itself. What was
 //! said on the way is printed (`tests/run.sh e2e pushed:: --success-output final`).
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use farm_tests::bed::Bed;
 use farm_tests::browser::Browser;
-use farm_tests::farm::{Farm, WorkerSpec, output};
+use farm_tests::farm::{Farm, WorkerSpec};
 use farm_tests::forge::Forge;
-use farm_tests::forge::api::{ForgeApi, TOKEN, Taken};
+use farm_tests::forge::api::ForgeApi;
 use farm_tests::git::GitHost;
 use farm_tests::ports::free_port;
-use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::pushing::{Clone, delivered, give_token, post_receive, shown};
 use crate::support::*;
-
-/// Somebody's clone.
-struct Clone {
-    folder: TempDir,
-}
-
-impl Clone {
-    fn of(host: &GitHost) -> Clone {
-        let clone = Clone { folder: Bed::from_env().folder("clone") };
-        clone.git(&["clone", "-q", &host.url(), "app"], clone.folder.path());
-        clone
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("app")
-    }
-
-    fn commit(&self, files: &[(&str, &str)], message: &str) -> String {
-        for (name, text) in files {
-            fs::write(self.path().join(name), text).unwrap();
-        }
-        self.git(&["add", "-A"], &self.path());
-        self.git(&["commit", "-q", "-m", message], &self.path());
-        self.git(&["rev-parse", "HEAD"], &self.path())
-    }
-
-    /// Pushes, and prints what is said.
-    fn push(&self, refs: &[&str]) {
-        let said = self.git(&[&["push", "origin"], refs].concat(), &self.path());
-        assert!(said.contains("the farm answers 202"), "{said}");
-    }
-
-    /// Runs git, and prints it, but for what only asks.
-    fn git(&self, args: &[&str], place: &Path) -> String {
-        let mut git = Command::new("git");
-        git.args(args).current_dir(place).env("HOME", self.folder.path());
-        git.envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")]);
-        git.envs([("GIT_AUTHOR_NAME", "ada"), ("GIT_COMMITTER_NAME", "ada")]);
-        git.envs([("GIT_AUTHOR_EMAIL", "ada@localhost"), ("GIT_COMMITTER_EMAIL", "ada@localhost")]);
-        let done = git.output().unwrap();
-        let said =
-            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "git {args:?}: {said}");
-        if args[0] != "rev-parse" {
-            println!("$ git {}\n{said}", args.join(" "));
-        }
-        said.trim().to_owned()
-    }
-}
 
 fn told(farm: &Farm, args: &[&str]) -> String {
     let said = farm.cli(args).ok();
     println!("$ farm {}\n{said}", args.join(" "));
     said
-}
-
-/// The delivery about this ref and commit, once it is over.
-fn delivered(farm: &Farm, state: &str, of: &dyn Fn(&Value) -> bool) -> Value {
-    until("the delivery is over", LONG, || {
-        let listed = farm.cli(&["hook", "deliveries", "app", "--json"]).json();
-        let found = listed["deliveries"].as_array().unwrap().iter().find(|one| of(one)).cloned();
-        let found = found.filter(|one| one["state"] != "received");
-        found.inspect(|one| assert_eq!(one["state"], state, "{one:#}"))
-    })
-}
-
-fn shown(api: &ForgeApi, commit: &str, context: &str, state: &str) -> Taken {
-    let found = api.wait(state, |one| {
-        (one.commit.as_str(), one.context.as_str(), one.state.as_str()) == (commit, context, state)
-    });
-    println!(
-        "at {}: {} is {}: {}\n  {}\n",
-        &commit[..7],
-        found.context,
-        found.state,
-        found.description,
-        found.target
-    );
-    found
 }
 
 #[test]
@@ -119,13 +39,10 @@ fn a_push_is_a_green_commit_with_a_page_and_a_wrong_file_is_a_red_one() {
         "--json",
     ];
     let forge = Forge::of(port, &farm.cli(&add).json());
-    let file = farm.folder().join("hook-token");
-    fs::write(&file, TOKEN).unwrap();
-    let mut give = farm.command(&["hook", "token", "app", "--file", file.to_str().unwrap()]);
-    output(give.env("FARM_INSECURE_HTTP", "1")).ok();
-    host.take_pushes(&forge.post_receive(&url));
+    give_token(&farm, &[]);
+    host.take_pushes(&post_receive(&forge, &url));
 
-    let clone = Clone::of(&host);
+    let clone = Clone::of(&host.url(), &[]);
     clone.git(&["checkout", "-q", "-b", "main"], &clone.path());
     let rules = format!(
         "version: 1\nimages:\n  app:\n    on:\n      push: {{branches: [main]}}\n      tag: {{semver: \"*\"}}\n    platforms: [linux/amd64, \

@@ -76,14 +76,46 @@ impl SshServer {
         run(git.env("HOME", self.folder.path()).arg("-C").arg(self.path("work")).args(arguments));
     }
 
+    /// A file with the keys by which this host is known.
+    pub fn known_hosts(&self) -> String {
+        let file = self.path("known_hosts");
+        fs::write(&file, run(command("ssh-keyscan").args(["-p", &self.port.to_string(), "127.0.0.1"])))
+            .unwrap();
+        file.display().to_string()
+    }
+
+    /// A program that is run for a key, in the environment of these tests.
+    fn program(&self, name: &str, script: &str) -> String {
+        let file = self.path(name);
+        let path = std::env::var("PATH").unwrap();
+        fs::write(&file, format!("#!/bin/sh\nPATH={path}\nexport PATH\n{script}\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        file.display().to_string()
+    }
+
+    /// Makes a key by which the repository can be read, as a forge's deploy key without the right to write.
+    pub fn deploy_key(&self) -> String {
+        let reads = r#"case "$SSH_ORIGINAL_COMMAND" in
+            "git-upload-pack "*) eval "$SSH_ORIGINAL_COMMAND" ;;
+            *) echo 'this key only reads' >&2; exit 1 ;;
+            esac"#;
+        let program = self.program("reads", reads);
+        self.key("deploy", &["-t", "ed25519"], &program)
+    }
+
+    /// From now on the repository takes pushes; after each this shell script is run, as git's `post-receive`.
+    pub fn take_pushes(&self, script: &str) {
+        self.git(&["config", "receive.denyCurrentBranch", "ignore"]);
+        let file = self.path("work/.git/hooks/post-receive");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, script).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Makes a key for all that git needs here, and a repository with one file; answers both.
     pub fn repository(&self, content: &str) -> (String, String) {
-        let serve = self.path("serve");
-        let path = std::env::var("PATH").unwrap();
-        fs::write(&serve, format!("#!/bin/sh\nPATH={path}\nexport PATH\neval \"$SSH_ORIGINAL_COMMAND\"\n"))
-            .unwrap();
-        fs::set_permissions(&serve, Permissions::from_mode(0o755)).unwrap();
-        let key = self.key("git", &["-t", "ed25519"], serve.to_str().unwrap());
+        let program = self.program("serve", "eval \"$SSH_ORIGINAL_COMMAND\"");
+        let key = self.key("git", &["-t", "ed25519"], &program);
         let work = self.path("work");
         std::fs::create_dir(&work).unwrap();
         self.git(&["init", "-q", "-b", "main"]);

@@ -16,6 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::guide::{Block, Examples, Kind, blocks};
+use crate::pushing::post_receive;
 use crate::support::*;
 use crate::terminal::Terminal;
 
@@ -225,7 +226,7 @@ fn the_guide_for_webhooks_does_what_it_says() {
         }
         // As a forge does, once it has another webhook, or that has another secret.
         let Some(forge) = world.forge().filter(|forge| forge.secret != delivers_to) else { continue };
-        world.host.take_pushes(&forge.post_receive(&world.host.url()));
+        world.host.take_pushes(&post_receive(&forge, &world.host.url()));
         let ping = json!({
             "zen": "…", "hook_id": 1, "sender": {"id": 7, "login": "ada"},
             "repository": {"id": 42, "full_name": "acme/app", "clone_url": world.host.url()}

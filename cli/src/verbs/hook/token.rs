@@ -64,7 +64,8 @@ A GitHub App (--app) makes check runs in the place of statuses, which show why a
 at which line. It needs the permission Checks: write, and has to be installed on the repository; by
 its key the farm is lent tokens for this repository alone, which end after an hour.
 To make the webhook as well (--create) it takes more: Webhooks, write (classic: admin:repo_hook);
-the role Maintainer; an admin of the repository.
+the role Maintainer; an admin of the repository. Gitea and Forgejo tell only such an admin's token
+who may approve a fork's head by a comment.
 It is tried at the forge before it is kept, and told to nobody again.";
 
 /// Gives a hook a token, or erases it.

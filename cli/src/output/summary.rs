@@ -274,7 +274,8 @@ fn failures(build: &Build) -> Vec<String> {
         let logs = format!("farm logs {} --platform {}", build.id, platforms.first().unwrap_or(&""));
         out.extend(failure_lines(failure, &platforms.join(", "), &on, &logs));
     }
-    if told.is_empty()
+    // What is optional is no reason.
+    if told.iter().all(|(_, jobs)| jobs.iter().all(|job| job.optional))
         && build.state == "failed"
         && let Some(failure) = &build.failure
     {

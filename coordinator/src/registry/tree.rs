@@ -79,6 +79,8 @@ struct Reading<'a> {
     of: Digest,
     /// Each manifest, and what it lists.
     known: BTreeMap<Digest, (Manifest, Vec<Digest>)>,
+    /// Those that are known, or asked for.
+    asked: BTreeSet<Digest>,
     blobs: BTreeMap<Digest, u64>,
     bytes: usize,
 }
@@ -94,8 +96,14 @@ impl By<'_> {
             let failure = Failure::new(Cause::User, FailureCode::CopiedImageMissing, why);
             return Err(ChildError::Wrong(Box::new(failure)));
         };
-        let mut reading =
-            Reading { repository, of: digest, known: BTreeMap::new(), blobs: BTreeMap::new(), bytes: 0 };
+        let mut reading = Reading {
+            repository,
+            of: digest,
+            known: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+            bytes: 0,
+        };
         let mut next = reading.take(digest, root)?;
         for _ in 0..DEEPEST {
             if next.is_empty() {
@@ -166,14 +174,12 @@ impl Reading<'_> {
         let listed = document.manifests.unwrap_or_default();
         let digests = listed.iter().map(|entry| entry.digest).collect();
         self.known.insert(digest, (manifest, digests));
-        let mut new = BTreeMap::new();
-        for entry in listed.into_iter().filter(|entry| !self.known.contains_key(&entry.digest)) {
-            new.insert(entry.digest, entry);
-        }
-        if self.known.len() + new.len() > MOST_MANIFESTS {
+        self.asked.insert(digest);
+        let new: Vec<Entry> = listed.into_iter().filter(|entry| self.asked.insert(entry.digest)).collect();
+        if self.asked.len() > MOST_MANIFESTS {
             return Err(is_unfit(&format!("it has more than {MOST_MANIFESTS} manifests")));
         }
-        Ok(new.into_values().collect())
+        Ok(new)
     }
 
     /// Puts all in an order in which what is listed comes first.
@@ -238,7 +244,14 @@ mod tests {
 
     fn reading(of: Digest) -> Reading<'static> {
         let repository: &'static Repository = Box::leak(Box::new("r.example/app".parse().unwrap()));
-        Reading { repository, of, known: BTreeMap::new(), blobs: BTreeMap::new(), bytes: 0 }
+        Reading {
+            repository,
+            of,
+            known: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+            bytes: 0,
+        }
     }
 
     #[test]

@@ -215,12 +215,30 @@ async fn a_job_that_waits_past_the_queue_deadline_fails_its_build_and_says_what_
     let wanted = Wanted::Platform("linux/amd64".parse().unwrap());
     let nobody = Waiting::NoWorker { wanted, emulated_refused: false, aside: vec![] };
     world.store.note_waiting(world.epoch, &[(job, nobody)]).await.unwrap();
-    assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 0);
+    assert_eq!(world.store.end_overdue_queues(world.epoch, PUBLISH).await.unwrap(), 0);
     world.pass("61 s");
-    assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 1);
+    assert_eq!(world.store.end_overdue_queues(world.epoch, PUBLISH).await.unwrap(), 1);
     let failure = world.build(build).await.failure.unwrap();
     assert_eq!((failure.cause, failure.code.as_str()), (Cause::Deadline, "queue_deadline"));
     assert!(failure.message.contains("no worker for linux/amd64"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn an_optional_job_that_waits_past_the_queue_deadline_fails_alone() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let mut new = world.new_build("k", "linux/amd64,linux/arm64", &["localhost:5002/app:1"]);
+    new.spec.optional = vec!["linux/arm64".parse().unwrap()];
+    let build = world.store.submit(&new).await.unwrap();
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("amd64")).await.unwrap();
+    let jobs = world.build(build).await.jobs;
+    assert_eq!((jobs[0].optional, jobs[1].optional), (false, true));
+    world.pass("61 s");
+    assert_eq!(world.store.end_overdue_queues(world.epoch, PUBLISH).await.unwrap(), 1);
+    let record = world.build(build).await;
+    assert_eq!((record.state, record.failure), (BuildState::Publishing, None));
+    assert_eq!(record.jobs[1].failure.as_ref().unwrap().code.as_str(), "queue_deadline");
 }
 
 #[tokio::test]

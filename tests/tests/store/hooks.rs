@@ -337,7 +337,7 @@ async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_bef
     let befores = store.befores(three, &main, &c).await.unwrap();
     assert_eq!(befores.len(), 2);
     assert!(befores.contains(&a) && befores.contains(&b), "{befores:?}");
-    assert_eq!(store.befores(two, &main, &b).await.unwrap(), [a.clone()]);
+    assert_eq!(store.befores(two, &main, &b).await.unwrap(), std::slice::from_ref(&a));
     assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), None);
     store.place_delivery(epoch, three, &main, &c, Moves::Told).await.unwrap().unwrap();
     assert_eq!(store.passed_by(two, &main, &b).await.unwrap(), Some(c.clone()));

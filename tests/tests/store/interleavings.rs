@@ -133,7 +133,7 @@ impl Case<'_> {
                 let assignment = self.world.assignment(self.build, 0, self.other).await;
                 store.lease(self.world.epoch, assignment, LEASE).await.map(drop)
             }
-            Event::QueueDeadline => store.end_overdue_queues(self.world.epoch).await.map(drop),
+            Event::QueueDeadline => store.end_overdue_queues(self.world.epoch, PUBLISH).await.map(drop),
             Event::Retry => {
                 // Two of them are two wishes.
                 let key = format!("retry of {} {}", self.build.id, uuid::Uuid::new_v4());

@@ -94,7 +94,7 @@ async fn what_is_overdue_ends_beside_one_that_cant_be_ended() {
     let job = world.build(bad).await.jobs[0].id;
     unwritable(&world, "jobs", &format!("old.id = '{job}'"));
     world.pass("2 minutes");
-    assert_eq!(world.store.end_overdue_queues(world.epoch).await.unwrap(), 1);
+    assert_eq!(world.store.end_overdue_queues(world.epoch, PUBLISH).await.unwrap(), 1);
     assert_eq!((world.state(bad).await, world.state(good).await), (BuildState::Queued, BuildState::Failed));
 }
 

@@ -284,7 +284,7 @@ async fn what_is_old_goes_from_an_older_database_as_from_a_new_one() {
     // Nobody does anything any more.
     world.pass("30 days");
     while world.store.reap(epoch, PUBLISH, 0.0).await.unwrap() > 0 {}
-    world.store.end_overdue_queues(epoch).await.unwrap();
+    world.store.end_overdue_queues(epoch, PUBLISH).await.unwrap();
     world.store.end_overdue_builds(epoch).await.unwrap();
     for due in world.store.due_merges(100).await.unwrap() {
         world.store.finish_unpublished(epoch, project, due.build).await.unwrap();

@@ -209,6 +209,10 @@ impl Plan {
         check_outputs(&args, &wanted, &tags)?;
         wanted.check(&platforms, provenance)?;
         let optional = environment::platforms(&args.optional).map_err(|e| flag("--optional", e))?;
+        if let (Some(first), true) = (optional.first(), !args.output.is_empty() || args.load) {
+            let cure = "what is given out (--output, --load) is of all platforms; leave one of the two out";
+            return Err(Invalid::new("--optional", first.to_string(), cure).into());
+        }
         if !platforms.is_empty() {
             BuildSpec::check_optional(&platforms, &optional).map_err(|e| flag("--optional", e))?;
         }

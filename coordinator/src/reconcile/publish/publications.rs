@@ -33,6 +33,8 @@ use crate::shared::Shared;
 const BATCH: i64 = 32;
 /// Tasks that work on one registry at once.
 const PER_REGISTRY: usize = 8;
+/// Copies that are carried out at once, whoever's: each holds an image's manifests.
+const TRANSFERS: usize = 64;
 /// What is said where farm can't write down what a registry said.
 const TROUBLE: &str = "what came of it can't be written down; the coordinator's log has the details";
 
@@ -68,6 +70,10 @@ impl UnderWay {
         task: impl Future<Output = Result<()>> + Send + 'static,
     ) {
         if self.put_off.waits(&work, Instant::now()) {
+            return;
+        }
+        let is_transfer = |work: &Work| matches!(work, Work::Transfer(_));
+        if is_transfer(&work) && self.works.iter().filter(|work| is_transfer(work)).count() >= TRANSFERS {
             return;
         }
         let busy = self.registries.entry(registry.to_owned()).or_default();

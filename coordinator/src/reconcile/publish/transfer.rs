@@ -329,7 +329,11 @@ impl Transfer<'_> {
     async fn over(&self) -> StoreError {
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(over) = self.goes_on().await {
+            // Whether something is to be cleaned there is asked before the next blob; and a database that doesn't answer says nothing.
+            let (project, build) = (self.due.project, self.due.build);
+            if let Err(over @ (StoreError::Stale(_) | StoreError::NotLeading)) =
+                self.shared.loops.may_copy(self.epoch, project, build, &[]).await
+            {
                 return over;
             }
         }

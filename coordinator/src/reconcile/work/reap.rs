@@ -73,7 +73,7 @@ async fn keep_house_one(shared: &Shared, lead: Lead) -> farm_store::Result<()> {
         note(judge(store, lead.epoch).await);
     }
     if concerns.builds {
-        note(store.end_overdue_queues(lead.epoch).await);
+        note(store.end_overdue_queues(lead.epoch, publish).await);
         note(store.end_overdue_builds(lead.epoch).await);
         note(store.end_overdue_publications(lead.epoch).await);
     }

@@ -13,7 +13,7 @@ use crate::builds::submit::Submitted;
 use crate::builds::submitter::Submitter;
 use crate::hooks::statuses::retried;
 use crate::people::audit::{By, Deed};
-use crate::people::quotas::admits;
+use crate::people::quotas::{admits, room_for_copies};
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::sources::snapshots::name_nothing;
@@ -99,6 +99,7 @@ impl Store {
         .await?
         .ok_or(StoreError::Stale("the build has not ended"))?;
         if old.is_copy {
+            room_for_copies(&mut tx, retry.project).await?;
             name_nothing(&mut tx, retry.project).await?;
         }
         let snapshot = sqlx::query!(

@@ -208,7 +208,9 @@ impl Store {
                    WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from IS NOT NULL AND b.steps < 50)
                SELECT commit_id AS "before!" FROM behind WHERE commit_id <> $4
                UNION SELECT placed FROM ref_heads
-               WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3 AND placed IS NOT NULL AND placed <> $4"#,
+               WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3 AND placed IS NOT NULL AND placed <> $4
+                 -- Unless it is known to have been moved on from there.
+                 AND NOT EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from = $4)"#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             git_ref.as_str(),

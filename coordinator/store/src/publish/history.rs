@@ -85,7 +85,7 @@ impl Store {
         moves.collect()
     }
 
-    /// Removes at most `limit` moves of tags that were seen so long ago; answers how many.
+    /// Removes at most `limit` moves of tags that were seen so long ago, but for each one's last; answers how many.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -93,8 +93,11 @@ impl Store {
         let mut tx = self.begin_leading(epoch).await?;
         let removed = sqlx::query!(
             "DELETE FROM tag_moves WHERE (project_id, registry, repository, tag, number) IN (
-                SELECT project_id, registry, repository, tag, number FROM tag_moves
-                WHERE moved_at < farm_now() - make_interval(secs => $1) ORDER BY moved_at LIMIT $2)",
+                SELECT project_id, registry, repository, tag, number FROM tag_moves m
+                WHERE moved_at < farm_now() - make_interval(secs => $1) AND EXISTS (
+                    SELECT FROM tag_moves newer WHERE newer.project_id = m.project_id AND newer.registry = m.registry
+                      AND newer.repository = m.repository AND newer.tag = m.tag AND newer.number > m.number)
+                ORDER BY moved_at LIMIT $2)",
             kept.as_secs_f64(),
             limit
         )

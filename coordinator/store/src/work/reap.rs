@@ -157,7 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// Another coordinator leads, or the database can't be reached.
-    pub async fn end_overdue_queues(&self, epoch: Epoch) -> Result<usize> {
+    pub async fn end_overdue_queues(&self, epoch: Epoch, publish: PublishLimit) -> Result<usize> {
         let due = sqlx::query!(
             r#"SELECT DISTINCT ON (j.project_id, j.execution_id) j.project_id, j.execution_id, j.id, j.waits,
                       j.waiting, CASE WHEN j.kind = 'fetch' THEN 'the fetch' ELSE j.platform END AS "platform!"
@@ -179,7 +179,8 @@ impl Store {
                 execution: row.execution_id.into(),
                 job: row.id.into(),
             };
-            match self.end_overdue_queue(epoch, place, waiting(row.waits, row.waiting), &row.platform).await {
+            let waits = waiting(row.waits, row.waiting);
+            match self.end_overdue_queue(epoch, place, waits, (&row.platform, publish)).await {
                 Ok(done) => ended += usize::from(done),
                 Err(StoreError::NotLeading) => return Err(StoreError::NotLeading),
                 // It goes on waiting; the others must not.
@@ -194,7 +195,7 @@ impl Store {
         epoch: Epoch,
         place: Place,
         waiting: Option<Waiting>,
-        platform: &str,
+        (platform, publish): (&str, PublishLimit),
     ) -> Result<bool> {
         let mut tx = self.begin_leading(epoch).await?;
         let mut execution = tx.lock_execution(place.project, place.execution).await?;
@@ -214,7 +215,8 @@ impl Store {
         }
         let failure = queue_deadline(waiting, platform);
         end_job(&mut execution, place.job, life::job::EXPIRE, Some(&failure)).await?;
-        fail_execution(&mut execution, &failure).await?;
+        // Without an optional one the others are published.
+        decide(&mut execution, publish).await?;
         tx.commit().await?;
         Ok(true)
     }

@@ -7,6 +7,7 @@ pub mod form;
 mod gitea;
 mod github;
 mod gitlab;
+mod state;
 pub mod told;
 
 use std::io::{Read, Write};

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::api::{Role, State, TOKEN, Taken};
 use super::app::answered;
+use super::state::{Role, State, TOKEN, Taken};
 use crate::faults::answers::Body;
 
 fn no(status: u16, message: &str) -> Response<Body> {

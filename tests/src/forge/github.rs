@@ -4,8 +4,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::api::{Role, State, TOKEN, Taken};
 use super::app::{Of, answered};
+use super::state::{Role, State, TOKEN, Taken};
 use crate::faults::answers::Body;
 
 pub(super) fn answer(state: &State, request: &Request<Bytes>) -> Response<Body> {

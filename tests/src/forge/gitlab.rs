@@ -7,8 +7,8 @@ use bytes::Bytes;
 use hyper::{Request, Response};
 use serde_json::{Value, json};
 
-use super::api::{Role, State, TOKEN, Taken};
 use super::app::answered;
+use super::state::{Role, State, TOKEN, Taken};
 use crate::faults::answers::Body;
 
 /// Levels of access: of who only reads (Reporter), of a Developer and of a Maintainer.

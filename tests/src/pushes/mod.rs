@@ -63,7 +63,7 @@ struct Branches {
 
 /// Of every second branch newer builds don't end older ones: so these may end when a newer one has been published already.
 fn supersedes(branch: &str) -> bool {
-    branch.trim_start_matches('b').parse::<usize>().unwrap() % 2 == 0
+    branch.trim_start_matches('b').parse::<usize>().unwrap().is_multiple_of(2)
 }
 
 impl Branches {
@@ -213,7 +213,7 @@ pub async fn burst(burst: Burst) -> Became {
             under_way.spawn(deliver(forge.clone(), push));
         }
         // Else of each branch the last one would be all that is built. What was begun goes on meanwhile.
-        if n % CALM == 0 {
+        if n.is_multiple_of(CALM) {
             while let Some(delivered) = under_way.join_next().await {
                 delivered.unwrap();
             }

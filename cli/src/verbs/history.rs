@@ -65,8 +65,9 @@ Examples:
   farm rollback registry.example/team/app --to sha256:DIGEST
 
 Without --to the tag goes back to what it was before it came to what it is now; a second time it
-is back again where it began. The image has to be in the repository still. A rollback is a new intention: builds that are under way were asked for
-earlier, and don't undo it; what is asked for afterwards does.
+is back again where it began. The image has to be in the repository still. A rollback is a new
+intention: builds that are under way were asked for earlier, and don't undo it; what is asked for
+afterwards does.
 
 Exit codes: those of farm submit";
 

@@ -299,6 +299,11 @@ async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_bef
     let [one, two, three, four] = &waiting[..] else { panic!() };
     let (main, other): (RefName, RefName) =
         ("refs/heads/main".parse().unwrap(), "refs/heads/other".parse().unwrap());
+    let [a, b, c, d]: [Commit; 4] = ["1", "2", "3", "4"].map(|digit| digit.repeat(40).parse().unwrap());
+    store.see_ref(epoch, one, &main, (Some(&a), None)).await.unwrap();
+    store.see_ref(epoch, two, &main, (Some(&b), Some(&a))).await.unwrap();
+    store.see_ref(epoch, three, &main, (Some(&c), Some(&b))).await.unwrap();
+    store.see_ref(epoch, four, &other, (Some(&d), None)).await.unwrap();
     // The first looks before anybody knows of the others; while it does, they are none of what is due.
     assert!(store.line_up(epoch, one, &main).await.unwrap());
     for behind in [two, three] {
@@ -330,9 +335,6 @@ async fn of_a_burst_of_pushes_to_a_ref_the_newest_is_looked_at_and_what_came_bef
         order_key: None,
     };
     store.submit(&NewBuild { of: Some(rules), ..world.new_build("r", "linux/amd64", &[]) }).await.unwrap();
-    let [a, b, c, d]: [Commit; 4] = ["1", "2", "3", "4"].map(|digit| digit.repeat(40).parse().unwrap());
-    store.see_ref(epoch, two, &main, (Some(&b), Some(&a))).await.unwrap();
-    store.see_ref(epoch, three, &main, (Some(&c), Some(&b))).await.unwrap();
     // Where the ref was before, one delivery before the other; so a server that is late isn't taken for one where the ref has moved on.
     let befores = store.befores(three, &main, &c).await.unwrap();
     assert_eq!(befores.len(), 2);

@@ -11,7 +11,7 @@ use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository, ShortId}
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
-use crate::publish::history::note_move;
+use crate::publish::history::{Seen, note_move};
 use crate::publish::publications::{ODD_AGAIN_SECONDS, settle};
 use crate::publish::rechecks::RECHECK_FOR;
 use crate::unreadable::readable;
@@ -360,7 +360,8 @@ impl Store {
         let mut tx = self.begin_leading(epoch).await?;
         let mut publication = tx.lock_publication(d.project, d.publication).await?;
         if settle_tag(&mut publication, d, tag, tag::VERIFY).await? {
-            note_move(&mut publication, d, tag).await?;
+            let seen = Seen { repository: &d.repository, tag, media_type: &d.media_type, bytes: &d.bytes };
+            note_move(&mut publication, seen).await?;
         }
         let (project, id) = publication.ids();
         // What went wrong on the way is over.

@@ -8,7 +8,6 @@ use farm_types::{Digest, Origin, ProjectId, Repository};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
-use crate::publish::destinations::DueDestination;
 use crate::{Result, Store, digest, fit, from_json_opt};
 
 /// So many moves of one tag are kept, the newest.
@@ -108,14 +107,19 @@ impl Store {
     }
 }
 
+/// A tag of a publication, and what that is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub repository: &'a Repository,
+    pub tag: &'a str,
+    pub media_type: &'a str,
+    pub bytes: &'a [u8],
+}
+
 /// Notes that a tag of a publication was seen at its index, unless it was there already.
-pub(crate) async fn note_move(
-    publication: &mut LockedPublication<'_>,
-    d: &DueDestination,
-    tag: &str,
-) -> Result<()> {
+pub(crate) async fn note_move(publication: &mut LockedPublication<'_>, seen: Seen<'_>) -> Result<()> {
     let (project, id) = publication.ids();
-    let at = (d.repository.registry(), d.repository.name());
+    let (at, tag) = ((seen.repository.registry(), seen.repository.name()), seen.tag);
     // Two publications may come to one tag at a time: they take turns here.
     sqlx::query_scalar!(
         "SELECT order_key FROM tag_heads WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 FOR UPDATE",
@@ -144,7 +148,7 @@ pub(crate) async fn note_move(
         at.0,
         at.1,
         tag,
-        &platforms(d)
+        &platforms(seen)
     )
     .execute(&mut **publication)
     .await?;
@@ -163,8 +167,9 @@ pub(crate) async fn note_move(
 }
 
 /// The platforms of what is published, as its index spells them; none where it can't be read, as it is published all the same.
-fn platforms(d: &DueDestination) -> Vec<String> {
-    let document = is_index(&d.media_type).then(|| serde_json::from_slice::<IndexDocument>(&d.bytes).ok());
+fn platforms(seen: Seen<'_>) -> Vec<String> {
+    let document =
+        is_index(seen.media_type).then(|| serde_json::from_slice::<IndexDocument>(seen.bytes).ok());
     let Some(document) = document.flatten() else { return Vec::new() };
     let images = document.manifests.iter().filter(|one| !is_attestation(one));
     let platforms = images.filter_map(|one| one.platform.as_ref()).map(|platform| {

@@ -114,3 +114,92 @@ fn some_platforms_of_an_index_are_an_index_of_their_own_that_is_always_the_same(
     assert_eq!((wrong.status, lone.status, raw(&never)), (1, 1, None));
     refused(&farm.cli(&["copy", &source, &never, "--platform", "linux/vax"]), 2, &["linux/vax"]);
 }
+
+#[test]
+fn an_image_is_mirrored_with_a_tag_per_architecture_each_of_which_runs() {
+    let farm = sharing();
+    let to = format!("{}:3.11-slim", repository("python"));
+    let mirror = ["mirror", BASE, &to, "--platform", "linux/amd64,linux/arm64", "--per-arch-tags"];
+    let told = farm.cli(&mirror).ok();
+    says(
+        &told,
+        &[&format!("mirror of {BASE}"), "mirrored in", &format!("{to}-amd64"), &format!("{to}-arm64")],
+    );
+    let whole = index(&to);
+    for (architecture, machine) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
+        let tag = format!("{to}-{architecture}");
+        assert_eq!(digest_of(&raw(&tag).unwrap()), of(&whole, architecture)["digest"].as_str().unwrap());
+        let program = ["python3", "-c", "import platform; print(platform.machine())"];
+        assert_eq!(run_image(&format!("linux/{architecture}"), &tag, &program).trim(), machine);
+    }
+    // It is built upon by the name that a Dockerfile has per architecture.
+    let context = Context::new(&format!(
+        "ARG TARGETARCH\nFROM {to}-amd64 AS on_amd64\nFROM {to}-arm64 AS on_arm64\n\
+                                         FROM on_$TARGETARCH\nLABEL n={}\n",
+        nonce()
+    ));
+    let upon = format!("{}:1", repository("upon"));
+    submit(&farm, &context, &["-t", &upon, "--platform", "linux/amd64,linux/arm64"]).ok();
+
+    // Once more it is all there; each copy says so in its place.
+    let again = farm.cli(&[&mirror[..], &["--quiet"]].concat()).ok();
+    let digests: Vec<String> =
+        ["", "-amd64", "-arm64"].iter().map(|of| digest_of(&raw(&format!("{to}{of}")).unwrap())).collect();
+    assert_eq!(again.lines().collect::<Vec<_>>(), digests);
+    let records = farm.cli(&["builds", "--json"]).json();
+    let mirrors = records["builds"].as_array().unwrap().iter().filter(|one| one["copy"]["verb"] == "mirror");
+    assert_eq!(mirrors.count(), 6);
+}
+
+#[test]
+fn without_a_destination_it_goes_to_the_registry_that_all_projects_share_if_there_is_one() {
+    let (farm, elsewhere) = (sharing(), PrivateRegistry::start());
+    let name = format!("base/app-{}", nonce());
+    let source = format!("{}/{name}:1", elsewhere.address());
+    let made = format!("{}:1", repository("made"));
+    built(&farm, &made);
+    farm.cli(&["copy", &made, &source]).ok();
+    let digest = digest_of(&raw(&source).unwrap());
+    let own = format!("{}/{name}:1", Bed::from_env().registry);
+    let told = farm.cli(&["mirror", &source, "--per-arch-tags", "--json"]).ok();
+    assert_eq!(digest_of(&raw(&own).unwrap()), digest);
+    is_whole(&farm, &own);
+    let records: Vec<Value> =
+        serde_json::Deserializer::from_str(&told).into_iter().map(Result::unwrap).collect();
+    let tags: Vec<&Value> = records.iter().map(|one| &one["tags"][0]["reference"]).collect();
+    let suffixes = ["", "-amd64", "-arm-v7", "-arm64"];
+    assert_eq!(tags, suffixes.map(|suffix| format!("{own}{suffix}")).iter().collect::<Vec<_>>());
+
+    refused(
+        &farm.cli(&["mirror", &format!("{}/{name}@{digest}", elsewhere.address())]),
+        2,
+        &["REGISTRY/", ":TAG"],
+    );
+    let lonely = small_farm();
+    let needs_one = lonely.cli(&["mirror", &source]);
+    refused(&needs_one, 2, &["no registry that all projects share", &format!("REGISTRY/{name}:1")]);
+    assert_eq!(builds(&lonely), 0);
+}
+
+#[test]
+fn a_tag_that_cant_be_made_keeps_no_other_from_being_made_and_is_named() {
+    let farm = sharing();
+    let source = format!("{}:1", repository("base"));
+    built(&farm, &source);
+    farm.cli(&["project", "protect", "*-arm64", "--role", "admin"]).ok();
+    farm.cli(&["member", "set", "bob", "--role", "builder", "--project", "default"]).ok();
+    let bob = farm.cli(&["token", "create", "--for", "bob"]).ok();
+    let to = format!("{}:1", repository("mirrored"));
+    let mut command = farm.command(&["mirror", &source, &to, "--per-arch-tags"]);
+    let told = output(command.env_remove("FARM_TOKEN_FILE").env("FARM_TOKEN", bob.trim()));
+    assert_eq!(told.status, 3, "{told:?}");
+    says(&told.stderr, &["bob may not move", &format!("2 of 3 tags per architecture; not {to}-arm64.")]);
+    assert_eq!(raw(&format!("{to}-arm64")), None);
+    for there in ["", "-amd64", "-arm-v7"] {
+        assert!(raw(&format!("{to}{there}")).is_some(), "{there}");
+    }
+    // Who may makes what is missing.
+    farm.cli(&["mirror", &source, &to, "--per-arch-tags"]).ok();
+    assert!(raw(&format!("{to}-arm64")).is_some());
+    refused(&farm.cli(&["mirror", &source, &to, "--per-arch-tags", "--detach"]), 2, &["cannot be used with"]);
+}

@@ -2,6 +2,9 @@
 # Puts base images for amd64 and arm64 into a registry: stand-ins for python:3.11-slim and debian:bookworm-slim, made of
 # Debian packages where Docker Hub cannot be reached, or the real ones.
 #
+# This is the way for machines without a way out, and for those without a farm yet. Elsewhere a farm brings the real ones, of any name:
+#   farm mirror python:3.11-slim --platform linux/amd64,linux/arm64 --per-arch-tags
+#
 #   deploy/base-images.sh --cache DIR                             make them (or find them made) in DIR
 #   deploy/base-images.sh --cache DIR --registry localhost:5002   and push, over plain HTTP
 #

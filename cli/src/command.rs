@@ -78,6 +78,8 @@ pub enum Verb {
     Copy(verbs::copy::CopyArgs),
     /// Copy an image to where it is used; the same as farm copy
     Promote(verbs::copy::PromoteArgs),
+    /// Bring an image into the farm's own registry, to build upon it
+    Mirror(verbs::mirror::Args),
     /// Give an image further tags
     Tag(verbs::copy::TagArgs),
     /// Show what a tag has pointed to: when, by which build, and who asked for it
@@ -149,6 +151,7 @@ impl Command {
             Verb::Promote(args) => Box::pin(verbs::copy::promote(args, &setup()?)).await,
             Verb::History(args) => Box::pin(verbs::history::history(args, &setup()?)).await,
             Verb::Rollback(args) => Box::pin(verbs::history::rollback(args, &setup()?)).await,
+            Verb::Mirror(args) => Box::pin(verbs::mirror::run(args, &setup()?)).await,
             Verb::Tag(args) => Box::pin(verbs::copy::tag(args, &setup()?)).await,
             Verb::Builds(args) => Box::pin(verbs::builds::run(args, &setup()?)).await,
             Verb::Show(args) => Box::pin(verbs::show::run(args, &setup()?)).await,

@@ -6,8 +6,8 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose};
 use farm_types::{
-    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, Offer, PullMode,
-    RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
+    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, Offer, Platform,
+    PullMode, RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
 };
 
 use crate::{fetch, v1};
@@ -95,10 +95,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 .collect(),
             registry_logins: spec.mounts.logins.iter().map(ToString::to_string).collect(),
             fetch: spec.purpose.fetch().map(Into::into),
-            copy: spec.purpose.copy().map(|copy| v1::CopySpec {
-                from: copy.from.to_string(),
-                verb: copy.verb.as_str().to_owned(),
-            }),
+            copy: spec.purpose.copy().map(Into::into),
             origins,
             archive_origins,
         }
@@ -118,13 +115,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         let snapshot = spec
             .snapshot
             .ok_or_else(|| Invalid::new("snapshot", "", "a build needs a source; finish an upload first"))?;
-        let mut platforms = Vec::new();
-        for platform in &spec.platforms {
-            let platform = platform.parse()?;
-            if !platforms.contains(&platform) {
-                platforms.push(platform);
-            }
-        }
+        let platforms = platforms(&spec.platforms)?;
         if platforms.is_empty() {
             return Err(Invalid::new("platform", "", "name at least one, for example linux/amd64"));
         }
@@ -249,6 +240,16 @@ fn of_fetch(fetch: &v1::FetchSpec, spec: &v1::BuildSpec) -> Result<BuildSpec, In
     Ok(BuildSpec { timeout_ms: timeout(spec.timeout_ms)?, ..BuildSpec::to_fetch(fetch, snapshot) })
 }
 
+impl From<&CopySpec> for v1::CopySpec {
+    fn from(copy: &CopySpec) -> Self {
+        Self {
+            from: copy.from.to_string(),
+            verb: copy.verb.as_str().to_owned(),
+            platforms: copy.platforms.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 /// What a copy is as a build: beside its tags nothing of a build's own may be said with it.
 fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Invalid> {
     let verb = if copy.verb.is_empty() { CopyVerb::default() } else { copy.verb.parse()? };
@@ -264,7 +265,7 @@ fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Inval
     }
     Ok(BuildSpec {
         timeout_ms: timeout(spec.timeout_ms)?,
-        ..BuildSpec::to_copy(CopySpec { from, verb }, tags)
+        ..BuildSpec::to_copy(CopySpec { from, verb, platforms: platforms(&copy.platforms)? }, tags)
     })
 }
 
@@ -286,6 +287,18 @@ fn timeout(ms: u64) -> Result<Option<u64>, Invalid> {
         return Err(Invalid::new("timeout", ms.to_string(), "write at most 30 days"));
     }
     Ok((ms > 0).then_some(ms))
+}
+
+/// Each once.
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, Invalid> {
+    let mut platforms = Vec::new();
+    for text in texts {
+        let platform = text.parse()?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
 }
 
 /// Each once.

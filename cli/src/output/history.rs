@@ -96,7 +96,7 @@ pub struct MoveJson {
     pub build: String,
     /// Who has asked for it.
     pub created_by: String,
-    /// build, copy, promote, tag or rollback.
+    /// build, copy, promote, mirror, tag or rollback.
     pub verb: String,
     /// Of a copy: the image as it was named.
     pub copied_from: Option<String>,

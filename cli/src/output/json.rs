@@ -90,10 +90,12 @@ pub struct BuildJson {
 /// What a copy is of.
 #[derive(Debug, Serialize)]
 pub struct CopyJson {
-    /// copy, promote, tag or rollback.
+    /// copy, promote, mirror, tag or rollback.
     pub verb: String,
     /// The image as it was named.
     pub from: String,
+    /// The platforms that are taken of its index; none: it is copied as it is.
+    pub platforms: Vec<String>,
     /// What it was when the farm looked there.
     pub digest: Option<String>,
 }
@@ -409,7 +411,12 @@ impl BuildJson {
             copy: build.spec.as_ref().and_then(|spec| {
                 let copy = spec.copy.as_ref()?;
                 let (from, verb) = (copy.from.clone(), copy_verb(spec).to_string());
-                Some(CopyJson { verb, from, digest: known(&build.copied_digest) })
+                Some(CopyJson {
+                    verb,
+                    from,
+                    platforms: copy.platforms.clone(),
+                    digest: known(&build.copied_digest),
+                })
             }),
             retry_of: known(&build.retry_of),
             because: known(&build.because),

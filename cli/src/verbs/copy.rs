@@ -1,9 +1,9 @@
 //! `farm copy`, `farm promote` and `farm tag`: an image that is there already gets other tags.
 
-use farm_proto::v1::{BuildSpec, CopySpec, SubmitBuildRequest};
-use farm_types::{CopyVerb, ImageRef, ImageTag, Invalid};
+use farm_proto::v1::{Build, BuildSpec, SubmitBuildRequest};
+use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform};
 
-use super::watch::{How, see_out};
+use super::watch::{How, see_end};
 use crate::calls;
 use crate::config::Setup;
 use crate::connect::Client;
@@ -15,8 +15,8 @@ use crate::output::display::Display;
 use crate::output::json::{self, BuildJson};
 use crate::output::text::harmless;
 
-/// How a copy is made; the flags of all three.
-#[derive(Debug, clap::Args)]
+/// How a copy is made; the flags of all verbs that make one.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Ways {
     /// Return as soon as the farm has accepted it
     #[arg(long)]
@@ -34,7 +34,31 @@ pub struct Ways {
     idempotency_key: Option<String>,
 }
 
+/// What is taken of an image.
+#[derive(Debug, clap::Args)]
+pub struct Parts {
+    /// Of an index these platforms only, separated by commas [default: all of it, byte for byte]
+    #[arg(long, value_name = "OS/ARCH,…", value_delimiter = ',')]
+    platform: Vec<String>,
+}
+
+impl Parts {
+    /// The platforms, each once; none: all.
+    ///
+    /// # Errors
+    /// One isn't any.
+    pub(super) fn platforms(&self) -> std::result::Result<Vec<Platform>, Invalid> {
+        if self.platform.is_empty() { Ok(Vec::new()) } else { Platform::parse_list(&self.platform.join(",")) }
+    }
+}
+
 impl Ways {
+    /// The same for another copy, which has a key of its own if this one has one.
+    pub(super) fn of_another(&self, name: &str) -> Self {
+        let idempotency_key = self.idempotency_key.as_ref().map(|key| format!("{key}-{name}"));
+        Self { idempotency_key, ..self.clone() }
+    }
+
     pub(super) fn has_key(&self) -> bool {
         self.idempotency_key.is_some()
     }
@@ -61,6 +85,9 @@ pub struct CopyArgs {
     to: Vec<String>,
 
     #[command(flatten)]
+    parts: Parts,
+
+    #[command(flatten)]
     ways: Ways,
 }
 
@@ -75,6 +102,9 @@ pub struct PromoteArgs {
     /// To where: [REGISTRY/]REPO[:TAG]; without a tag it gets that of SRC
     #[arg(value_name = "DST", required = true)]
     to: Vec<String>,
+
+    #[command(flatten)]
+    parts: Parts,
 
     #[command(flatten)]
     ways: Ways,
@@ -100,6 +130,7 @@ const COPY_HELP: &str = "\
 Examples:
   farm copy docker.io/library/alpine:3.21 registry.example/base/alpine
   farm copy localhost:5002/app:1.4 registry.example/team/app:1.4 registry.example/team/app:latest
+  farm copy docker.io/library/alpine:3.21 localhost:5002/alpine --platform linux/amd64,linux/arm64
 
 All platforms and their attestations are copied, byte for byte: the digest stays. What is there
 already is left alone, and within one registry nothing is moved over the network. It is a build
@@ -135,7 +166,7 @@ Exit codes: those of farm submit";
 /// # Errors
 /// What can't be read of the arguments, or the farm can't be asked or refuses.
 pub(crate) async fn copy(args: CopyArgs, setup: &Setup) -> Result<Exit> {
-    run(CopyVerb::Copy, &args.from, &args.to, args.ways, setup).await
+    run(CopyVerb::Copy, (&args.from, args.parts.platforms()?), &args.to, args.ways, setup).await
 }
 
 /// Promotes.
@@ -143,7 +174,7 @@ pub(crate) async fn copy(args: CopyArgs, setup: &Setup) -> Result<Exit> {
 /// # Errors
 /// As of [`copy`].
 pub(crate) async fn promote(args: PromoteArgs, setup: &Setup) -> Result<Exit> {
-    run(CopyVerb::Promote, &args.from, &args.to, args.ways, setup).await
+    run(CopyVerb::Promote, (&args.from, args.parts.platforms()?), &args.to, args.ways, setup).await
 }
 
 /// Tags.
@@ -151,37 +182,44 @@ pub(crate) async fn promote(args: PromoteArgs, setup: &Setup) -> Result<Exit> {
 /// # Errors
 /// As of [`copy`].
 pub(crate) async fn tag(args: TagArgs, setup: &Setup) -> Result<Exit> {
-    run(CopyVerb::Tag, &args.from, &args.to, args.ways, setup).await
+    run(CopyVerb::Tag, (&args.from, Vec::new()), &args.to, args.ways, setup).await
 }
 
-async fn run(verb: CopyVerb, from: &str, to: &[String], ways: Ways, setup: &Setup) -> Result<Exit> {
+async fn run(
+    verb: CopyVerb,
+    (from, platforms): (&str, Vec<Platform>),
+    to: &[String],
+    ways: Ways,
+    setup: &Setup,
+) -> Result<Exit> {
     let from: ImageRef = from.parse()?;
     let tags = to.iter().map(|to| destination(verb, &from, to)).collect::<Result<Vec<_>, _>>()?;
-    make(verb, &from, &tags, ways, setup).await
+    let client = Client::connect(&setup.address).await?;
+    Ok(make(&client, CopySpec { from, verb, platforms }, &tags, &ways, setup).await?.0)
 }
 
-/// Has the farm make a copy, and follows it.
+/// Has the farm make a copy, and follows it. How it ended, if it was seen to its end.
 ///
 /// # Errors
 /// As of [`copy`].
 pub(super) async fn make(
-    verb: CopyVerb,
-    from: &ImageRef,
+    client: &Client,
+    copy: CopySpec,
     tags: &[ImageTag],
-    ways: Ways,
+    ways: &Ways,
     setup: &Setup,
-) -> Result<Exit> {
+) -> Result<(Exit, Option<Box<Build>>)> {
     let mode = ways.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, ways.how.json)?;
-    let client = Client::connect(&setup.address).await?;
+    let what = format!("{} of {}", copy.verb, copy.from);
     let spec = BuildSpec {
         tags: tags.iter().map(ToString::to_string).collect(),
         timeout_ms: ways.timeout.unwrap_or_default(),
-        copy: Some(CopySpec { from: from.to_string(), verb: verb.as_str().to_owned() }),
+        copy: Some((&copy).into()),
         ..Default::default()
     };
     let request = SubmitBuildRequest {
-        idempotency_key: ways.idempotency_key.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        idempotency_key: ways.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         spec: Some(spec),
         values: Vec::new(),
     };
@@ -194,10 +232,10 @@ pub(super) async fn make(
         }
     };
     let (build, replayed) = tokio::select! {
-        accepted = calls::submit(&client, request) => accepted?,
+        accepted = calls::submit(client, request) => accepted?,
         () = pressed_twice => return Err(calls::left()),
     };
-    display.line(&format!("build {}  {verb} of {}", harmless(&build.id), harmless(&from.to_string())));
+    display.line(&format!("build {}  {}", harmless(&build.id), harmless(&what)));
     if replayed {
         display.line("this is the copy that was made before with this idempotency key");
     }
@@ -209,13 +247,17 @@ pub(super) async fn make(
         } else if mode == Mode::Quiet {
             Out::stdout().line(&build.id);
         }
-        return Ok(Exit::Done);
+        return Ok((Exit::Done, None));
     };
-    see_out(&client, &build.id, interrupts, display, ways.how.json).await
+    Box::pin(see_end(client, &build.id, interrupts, display, ways.how.json)).await
 }
 
 /// A destination as it was written: without a tag it gets the source's; of `farm tag` a name alone is one in the source's repository.
-fn destination(verb: CopyVerb, from: &ImageRef, text: &str) -> std::result::Result<ImageTag, Invalid> {
+pub(super) fn destination(
+    verb: CopyVerb,
+    from: &ImageRef,
+    text: &str,
+) -> std::result::Result<ImageTag, Invalid> {
     if verb == CopyVerb::Tag && !text.contains(['/', ':']) {
         return format!("{}:{text}", from.repository)
             .parse()

@@ -1,7 +1,7 @@
 //! `farm history` and `farm rollback`: what a tag has pointed to, and back to one of these.
 
 use farm_proto::v1::{GetTagHistoryRequest, GetTagHistoryResponse, TagMove};
-use farm_types::{CopyVerb, Digest, ImageRef, ImageTag, Invalid};
+use farm_types::{CopySpec, CopyVerb, Digest, ImageRef, ImageTag, Invalid};
 
 use super::copy::{Ways, make};
 use super::now_ms;
@@ -99,15 +99,14 @@ pub(crate) async fn rollback(args: RollbackArgs, setup: &Setup) -> Result<Exit> 
         let cure = "with a key it has to be said to what, as that is another image each time: write --to N or --to DIGEST";
         return Err(Invalid::new("--idempotency-key", tag.to_string(), cure).into());
     }
+    let client = Client::connect(&setup.address).await?;
     let digest = match to {
         Some(To::Digest(digest)) => digest,
-        to => {
-            let client = Client::connect(&setup.address).await?;
-            chosen(&ask(&client, &tag, 100).await?, to)?
-        }
+        to => chosen(&ask(&client, &tag, 100).await?, to)?,
     };
     let from = ImageRef { repository: tag.repository.clone(), tag: None, digest: Some(digest) };
-    make(CopyVerb::Rollback, &from, &[tag], args.ways, setup).await
+    let copy = CopySpec { from, verb: CopyVerb::Rollback, platforms: Vec::new() };
+    Ok(make(&client, copy, &[tag], &args.ways, setup).await?.0)
 }
 
 async fn ask(client: &Client, tag: &ImageTag, most: u32) -> Result<GetTagHistoryResponse> {

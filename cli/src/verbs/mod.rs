@@ -20,6 +20,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod member;
+pub mod mirror;
 pub mod notice;
 pub mod project;
 pub mod registry;

@@ -1,6 +1,6 @@
 //! `farm show`.
 
-use farm_proto::v1::{Build, GetBuildRequest};
+use farm_proto::v1::{Build, CopySpec, GetBuildRequest};
 
 use super::{build_id, now_ms};
 use crate::config::Setup;
@@ -82,7 +82,15 @@ fn origins(build: &Build) -> Vec<String> {
 fn links(build: &Build) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(spec) = build.spec.as_ref().filter(|spec| spec.copy.is_some()) {
-        let from = spec.copy.iter().map(|copy| copy.from.as_str());
+        let of = |copy: &CopySpec| {
+            let parts = if copy.platforms.is_empty() {
+                String::new()
+            } else {
+                format!("  {}", copy.platforms.join(","))
+            };
+            format!("{}{parts}", copy.from)
+        };
+        let from = spec.copy.iter().map(of);
         let was =
             if build.copied_digest.is_empty() { String::new() } else { format!("  {}", build.copied_digest) };
         lines.extend(from.map(|from| harmless(&format!("{} of {from}{was}", copy_verb(spec)))));

@@ -28,7 +28,7 @@ use crate::source::Rest;
 use crate::verbs::now_ms;
 
 /// How a build is shown; the flags of `farm attach` and `farm retry`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct How {
     /// How to show what happens [env: FARM_PROGRESS] [default: auto]
     #[arg(long, value_enum, value_name = "HOW")]
@@ -76,19 +76,33 @@ pub(super) fn mode(progress: Option<Mode>, quiet: bool, defaults: &Defaults) -> 
 pub(super) async fn see_out(
     client: &Client,
     id: &str,
+    interrupts: Interrupts,
+    display: Display,
+    as_json: bool,
+) -> Result<Exit> {
+    Ok(Box::pin(see_end(client, id, interrupts, display, as_json)).await?.0)
+}
+
+/// The same, with what it was at its end, if that was seen.
+///
+/// # Errors
+/// The farm can't be asked any more.
+pub(super) async fn see_end(
+    client: &Client,
+    id: &str,
     mut interrupts: Interrupts,
     mut display: Display,
     as_json: bool,
-) -> Result<Exit> {
+) -> Result<(Exit, Option<Box<Build>>)> {
     let last = match watch(client, id, &mut interrupts, &mut display, None).await? {
         Watched::Ended(build) => *build,
         Watched::Left(exit) => {
             display.finish(None, vec![left_running(id)]);
-            return Ok(exit);
+            return Ok((exit, None));
         }
         Watched::Abandoned => {
             display.finish(None, vec![LEFT_ENDING.to_owned()]);
-            return Ok(Exit::Cancelled);
+            return Ok((Exit::Cancelled, None));
         }
     };
     let lines = summary(&last, display.warnings(), now_ms());
@@ -96,7 +110,7 @@ pub(super) async fn see_out(
     if as_json {
         Out::stdout().line(&json::text(&BuildJson::new(&last, None, display.warnings())));
     }
-    Ok(exit(&last))
+    Ok((exit(&last), Some(Box::new(last))))
 }
 
 /// The last line of a command whose user did not wait for the end of a build that was to be cancelled.

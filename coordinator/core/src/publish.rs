@@ -6,6 +6,8 @@
 //! digest, and a repeated put is no change. A build of one platform may ask for its manifest in the place of an index
 //! ([`alone`]): then these are the bytes that its worker pushed.
 
+pub mod cut;
+
 use std::collections::BTreeMap;
 
 use farm_types::{Digest, Invalid, Platform};
@@ -63,6 +65,17 @@ impl From<&Platform> for IndexPlatform {
             variant: (!platform.variant().is_empty()).then(|| platform.variant().to_owned()),
         }
     }
+}
+
+/// A platform in its normal form, or as it is written when it has none (farm builds for Linux only, but shows and copies all).
+pub fn spelled(os: &str, architecture: &str, variant: &str) -> String {
+    Platform::from_parts(os, architecture, variant).map_or_else(
+        |_| {
+            let parts = [os, architecture, variant].into_iter().filter(|part| !part.is_empty());
+            parts.collect::<Vec<_>>().join("/")
+        },
+        |platform| platform.to_string(),
+    )
 }
 
 /// An index or a manifest list, as it is read.
@@ -268,6 +281,13 @@ mod tests {
             annotations: annotations.into(),
         });
         child
+    }
+
+    #[test]
+    fn platforms_are_spelled_in_their_normal_form_or_as_they_are() {
+        assert_eq!(spelled("linux", "arm64", "v8"), "linux/arm64");
+        assert_eq!(spelled("windows", "amd64", ""), "windows/amd64");
+        assert_eq!(spelled("", "", ""), "");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn media_type(bytes: &[u8]) -> Result<String, String> {
 
 /// Where JSON isn't what it should be. serde's own words have pieces of what was read in them, and whoever named the registry
 /// needn't be one who may read that.
-pub(super) fn in_json(error: &serde_json::Error) -> String {
+pub fn in_json(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "it has another form than is expected",
         _ => "it is no JSON",

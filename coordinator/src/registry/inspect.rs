@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use farm_core::publish::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, IndexDocument, OCI_INDEX, OCI_MANIFEST, REFERENCE_DIGEST,
-    is_attestation,
+    is_attestation, spelled,
 };
 use farm_types::suggest::nearest;
-use farm_types::{Digest, ImageRef, Platform, Repository};
+use farm_types::{Digest, ImageRef, Repository};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
@@ -299,31 +299,5 @@ impl By<'_> {
                 .filter_map(|mut layer| layer.annotations.remove(PREDICATE_TYPE))
                 .collect(),
         })
-    }
-}
-
-/// A platform in its normal form, or as it is written when it has none (farm builds for Linux only, but shows all).
-fn spelled(os: &str, architecture: &str, variant: &str) -> String {
-    Platform::from_parts(os, architecture, variant).map_or_else(
-        |_| {
-            [os, architecture, variant]
-                .into_iter()
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-                .join("/")
-        },
-        |platform| platform.to_string(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn platforms_are_spelled_in_their_normal_form_or_as_they_are() {
-        assert_eq!(spelled("linux", "arm64", "v8"), "linux/arm64");
-        assert_eq!(spelled("windows", "amd64", ""), "windows/amd64");
-        assert_eq!(spelled("", "", ""), "");
     }
 }

@@ -29,8 +29,6 @@ pub struct Tree {
     pub root: Manifest,
     /// Its digest.
     pub digest: Digest,
-    /// What the root lists itself, in its order.
-    pub listed: Vec<Digest>,
     /// All other manifests, in an order in which they can be put: what one lists comes before it.
     pub manifests: Vec<(Digest, Manifest)>,
     /// Configs and layers, with their length.
@@ -38,6 +36,11 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// The digests of the other manifests.
+    pub fn others(&self) -> Vec<Digest> {
+        self.manifests.iter().map(|(digest, _)| *digest).collect()
+    }
+
     /// The length of all blobs.
     pub fn bytes(&self) -> u64 {
         self.blobs.values().fold(0, |sum, size| sum.saturating_add(*size))
@@ -86,16 +89,16 @@ struct Reading<'a> {
 }
 
 impl By<'_> {
-    /// Reads an image to its last manifest.
+    /// Reads an image to its last manifest. Its root is known, and need not be in the repository: what it lists is.
     ///
     /// # Errors
     /// The registry; or what is there is no image, misses a part, or is more than is copied.
-    pub async fn tree(&self, repository: &Repository, digest: Digest) -> Result<Tree, ChildError> {
-        let Some(root) = self.manifest(repository, &digest.to_string()).await? else {
-            let why = format!("{repository}@{digest} is to be copied, and isn't there any more");
-            let failure = Failure::new(Cause::User, FailureCode::CopiedImageMissing, why);
-            return Err(ChildError::Wrong(Box::new(failure)));
-        };
+    pub async fn tree(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        root: Manifest,
+    ) -> Result<Tree, ChildError> {
         let mut reading = Reading {
             repository,
             of: digest,
@@ -155,10 +158,7 @@ impl Reading<'_> {
         }
         let known = [OCI_MANIFEST, DOCKER_MANIFEST].contains(&manifest.media_type.as_str());
         if !known && !is_index(&manifest.media_type) {
-            return Err(is_unfit(&format!(
-                "{digest} is of the type {:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2",
-                manifest.media_type
-            )));
+            return Err(is_unfit(&of_other_type(&digest.to_string(), &manifest.media_type)));
         }
         let document: Document =
             serde_json::from_slice(&manifest.bytes).map_err(|error| is_unfit(&in_json(&error)))?;
@@ -198,11 +198,18 @@ impl Reading<'_> {
                 None => order.push(digest),
             }
         }
-        let (root, listed) = self.known.remove(&self.of).ok_or_else(missing)?;
+        let (root, _) = self.known.remove(&self.of).ok_or_else(missing)?;
         let rest = order.into_iter().filter_map(|digest| Some((digest, self.known.remove(&digest)?.0)));
         let manifests = rest.collect();
-        Ok(Tree { root, digest: self.of, listed, manifests, blobs: self.blobs })
+        Ok(Tree { root, digest: self.of, manifests, blobs: self.blobs })
     }
+}
+
+/// Why an image can't be copied that is, or has, something else.
+pub fn of_other_type(what: &str, media_type: &str) -> String {
+    format!(
+        "{what} is of the type {media_type:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2"
+    )
 }
 
 /// What can't be copied, whoever tries.
@@ -270,7 +277,6 @@ mod tests {
             |of: &(Digest, Manifest)| tree.manifests.iter().position(|(digest, _)| *digest == of.0).unwrap();
         assert_eq!(tree.manifests.len(), 4);
         assert!(place(&b) < place(&inner) && place(&inner) < place(&outer) && place(&a) < place(&outer));
-        assert_eq!(tree.listed, [outer.0, inner.0, a.0]);
         assert_eq!(tree.blobs.len(), 5, "one is shared");
     }
 

@@ -10,15 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
 use crate::image::ImageRef;
+use crate::platform::Platform;
 
 /// What is copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopySpec {
-    /// The image: with all its platforms and attestations.
+    /// The image.
     pub from: ImageRef,
     /// What people call it.
     #[serde(default)]
     pub verb: CopyVerb,
+    /// Of an index these platforms only, with their attestations; none: the image as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
 }
 
 /// What people call a copy. All of them do the same.
@@ -30,6 +34,8 @@ pub enum CopyVerb {
     Copy,
     /// To where it is used.
     Promote,
+    /// From where it is made to where it is built upon.
+    Mirror,
     /// Another tag of it.
     Tag,
     /// A tag goes back to what it was.
@@ -38,23 +44,25 @@ pub enum CopyVerb {
 
 impl CopyVerb {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Copy, Self::Promote, Self::Tag, Self::Rollback];
+    pub const ALL: [Self; 5] = [Self::Copy, Self::Promote, Self::Mirror, Self::Tag, Self::Rollback];
 
     /// The word for it, everywhere.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Copy => "copy",
             Self::Promote => "promote",
+            Self::Mirror => "mirror",
             Self::Tag => "tag",
             Self::Rollback => "rollback",
         }
     }
 
-    /// What is said of one that has succeeded: "copied", "promoted", "tagged", "rolled back".
+    /// What is said of one that has succeeded: "copied", "promoted", "mirrored", "tagged", "rolled back".
     pub fn done(self) -> &'static str {
         match self {
             Self::Copy => "copied",
             Self::Promote => "promoted",
+            Self::Mirror => "mirrored",
             Self::Tag => "tagged",
             Self::Rollback => "rolled back",
         }
@@ -85,9 +93,11 @@ mod tests {
     #[test]
     fn a_copy_is_read_back_as_it_was_written() {
         for verb in CopyVerb::ALL {
-            let spec = CopySpec { from: "r.example/app:1".parse().unwrap(), verb };
-            let text = serde_json::to_string(&spec).unwrap();
-            assert_eq!(serde_json::from_str::<CopySpec>(&text).unwrap(), spec, "{text}");
+            for platforms in [vec![], vec!["linux/arm/v7".parse().unwrap()]] {
+                let spec = CopySpec { from: "r.example/app:1".parse().unwrap(), verb, platforms };
+                let text = serde_json::to_string(&spec).unwrap();
+                assert_eq!(serde_json::from_str::<CopySpec>(&text).unwrap(), spec, "{text}");
+            }
             assert_eq!(verb.as_str().parse::<CopyVerb>().unwrap(), verb);
         }
         assert!("move".parse::<CopyVerb>().is_err());

@@ -495,6 +495,10 @@ codes! {
         User: "what was to be copied isn't a whole image: it misses a part, or is of a type that farm doesn't copy",
             "copy another image, or build this one anew";
     }
+    CopiedPlatformMissing = "copied_platform_missing", Publishing {
+        User: "what was to be copied hasn't the platforms that were asked for",
+            "name platforms that it has, as the message lists them, or leave --platform out";
+    }
 }
 
 impl From<String> for FailureCode {

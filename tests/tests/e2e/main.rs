@@ -53,6 +53,7 @@ mod keeping;
 mod leaving;
 mod logging;
 mod logins;
+mod mirroring;
 mod naming;
 mod networks;
 mod optional;

@@ -18,7 +18,7 @@ use crate::publishing::{merged, put};
 const TAG: &str = "localhost:5002/app:1";
 
 fn copy(world: &World, key: &str, from: &str, tags: &[&str]) -> NewBuild {
-    let copy = CopySpec { from: from.parse().unwrap(), verb: CopyVerb::Promote };
+    let copy = CopySpec { from: from.parse().unwrap(), verb: CopyVerb::Promote, platforms: Vec::new() };
     let spec = BuildSpec::to_copy(copy, tags.iter().map(|tag| tag.parse().unwrap()).collect());
     NewBuild { spec, ..world.new_build(key, "linux/amd64", tags) }
 }
@@ -45,7 +45,7 @@ async fn publish(world: &World, of: Submitted, what: &str) -> Claim {
 async fn a_copy_is_published_at_once_as_what_its_source_was_when_it_was_first_looked_at() {
     let world = world().await;
     let older =
-        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 61)";
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 64)";
     world.database.psql(older);
     let new = copy(&world, "c", "r.example/app:rc", &[TAG]);
     let refused = world.store.submit(&new).await.unwrap_err();

@@ -66,6 +66,7 @@ async fn each_move_of_a_tag_is_kept_with_who_asked_for_it_and_outlives_its_build
     let copy = CopySpec {
         from: format!("localhost:5002/app@{}", one.digest).parse().unwrap(),
         verb: CopyVerb::Rollback,
+        platforms: Vec::new(),
     };
     let spec = BuildSpec::to_copy(copy.clone(), vec![TAG.parse().unwrap()]);
     let new = farm_store::builds::submit::NewBuild { spec, ..world.new_build("back", "linux/amd64", &[TAG]) };

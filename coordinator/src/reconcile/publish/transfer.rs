@@ -1,13 +1,14 @@
 //! Copies that were asked for: an image with all that belongs to it, from where it is to where its new tags are to be.
 //!
 //! What the source is, is looked at once and kept, so that each try copies the same. What is at a destination already is left alone; within
-//! a registry blobs are mounted, else they are streamed, some at once. Then the exact bytes of the source's index, or manifest, are kept as
-//! the build's publication: from there on it is published as all builds are ([`put`](super::put)). A coordinator that dies in between leaves
-//! blobs and manifests that the next one finds there.
+//! a registry blobs are mounted, else they are streamed, some at once. Then the exact bytes of the source's index, or manifest, or an index
+//! of some of its platforms, are kept as the build's publication: from there on it is published as all builds are ([`put`](super::put)). A
+//! coordinator that dies in between leaves blobs and manifests that the next one finds there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use farm_core::publish::cut::{Uncut, cut};
 use farm_core::publish::{
     DOCKER_LIST, DOCKER_MANIFEST, Index, IndexDocument, OCI_INDEX, OCI_MANIFEST, is_index,
 };
@@ -22,8 +23,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::LOOKS;
 use super::put::by_login;
 use crate::registry::copy::Mounted;
-use crate::registry::image::ChildError;
-use crate::registry::tree::Tree;
+use crate::registry::image::{ChildError, in_json};
+use crate::registry::tree::{self, Tree};
 use crate::registry::{By, Manifest, RegistryError};
 use crate::shared::Shared;
 
@@ -120,6 +121,7 @@ async fn transfer(
             shared.loops.pin_copy(epoch, (due.project, due.build), digest).await?
         }
     };
+    let index = index(&reader, copy, digest).await?;
     let mut tree: Option<Tree> = None;
     let mut brought: Vec<Repository> = vec![from.clone()];
     for to in due.spec.repositories().into_iter().filter(|to| to != from) {
@@ -135,23 +137,10 @@ async fn transfer(
             brought: &brought,
             mounts_none: AtomicBool::new(false),
         };
-        let tree = match &tree {
-            Some(tree) => tree,
-            None => &*tree.insert(reader.tree(from, digest).await?),
-        };
-        transfer.run(tree).await?;
+        transfer.run(&index, &mut tree).await?;
         brought.push(to);
     }
-    match tree {
-        Some(tree) => index(copy, tree.digest, tree.root, tree.listed),
-        None => {
-            let at = digest.to_string();
-            let gone =
-                || impossible(FailureCode::CopiedImageMissing, format!("{from}@{at} isn't there any more"));
-            let root = reader.manifest(from, &at).await?.ok_or_else(gone)?;
-            index(copy, digest, root, Vec::new())
-        }
-    }
+    Ok(index)
 }
 
 /// The registry of the source, as it answers the project, if that may still pull from there.
@@ -187,29 +176,50 @@ async fn source(reader: &By<'_>, copy: &CopySpec) -> std::result::Result<Digest,
     Err(impossible(FailureCode::CopiedImageMissing, format!("there is no {}{instead}", copy.from)))
 }
 
-/// The source's bytes, as they are published.
-fn index(
+/// What is published: the source's bytes, or an index of some of its platforms.
+async fn index(
+    reader: &By<'_>,
     copy: &CopySpec,
     digest: Digest,
-    root: Manifest,
-    manifests: Vec<Digest>,
 ) -> std::result::Result<Index, Untransferred> {
+    let from = &copy.from.repository;
+    let Some(root) = reader.manifest(from, &digest.to_string()).await? else {
+        let why = format!("{from}@{digest} is to be copied, and isn't there any more");
+        return Err(impossible(FailureCode::CopiedImageMissing, why));
+    };
+    let unfit = |why: &str| {
+        impossible(FailureCode::CopiedImageUnfit, format!("{from}@{digest} can't be copied: {why}"))
+    };
     let known = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
     let Some(media_type) = known.into_iter().find(|known| *known == root.media_type) else {
-        let why = format!(
-            "{} is of the type {:?}, which farm doesn't copy: it copies OCI images and indexes, and Docker's of schema 2",
-            copy.from, root.media_type
-        );
-        return Err(impossible(FailureCode::CopiedImageUnfit, why));
+        return Err(unfit(&tree::of_other_type("it", &root.media_type)));
     };
-    // As whoever puts it will read it.
-    if is_index(media_type)
-        && let Err(error) = serde_json::from_slice::<IndexDocument>(&root.bytes)
-    {
-        let why = format!("{} has an index that can't be read: {error}", copy.from);
-        return Err(impossible(FailureCode::CopiedImageUnfit, why));
+    let mut manifests = Vec::new();
+    if is_index(media_type) {
+        // As whoever puts it will read it.
+        let document: IndexDocument =
+            serde_json::from_slice(&root.bytes).map_err(|error| unfit(&in_json(&error)))?;
+        manifests.extend(document.manifests.iter().map(|entry| entry.digest));
     }
-    Ok(Index { bytes: root.bytes, digest, media_type, manifests })
+    cut(Index { bytes: root.bytes, digest, media_type, manifests }, &copy.platforms).map_err(
+        |why| match why {
+            Uncut::Missing { .. } => {
+                let why = format!("{} can't be copied so: {why}", copy.from);
+                impossible(FailureCode::CopiedPlatformMissing, why)
+            }
+            Uncut::NoIndex | Uncut::Unreadable(..) => unfit(&why.to_string()),
+        },
+    )
+}
+
+/// The manifests of an image beside its root, where that tells them all: those of indexes that it lists it doesn't.
+fn others(index: &Index) -> Option<Vec<Digest>> {
+    if !is_index(index.media_type) {
+        return Some(Vec::new());
+    }
+    let document: IndexDocument = serde_json::from_slice(&index.bytes).ok()?;
+    let has_indexes = document.manifests.iter().any(|entry| is_index(&entry.media_type));
+    (!has_indexes).then(|| index.manifests.clone())
 }
 
 /// An image on its way to one repository.
@@ -236,12 +246,18 @@ enum Came {
 }
 
 impl Transfer<'_> {
-    async fn run(&self, tree: &Tree) -> std::result::Result<(), Untransferred> {
+    /// Brings all of it there. What it consists of is read at the source once a destination lacks some of it, and then for all.
+    async fn run(&self, index: &Index, known: &mut Option<Tree>) -> std::result::Result<(), Untransferred> {
         self.goes_on().await?;
-        if self.is_there(tree).await? {
+        let others = match known.as_ref().map(Tree::others).or_else(|| others(index)) {
+            Some(others) => others,
+            None => self.read(index, known).await?.others(),
+        };
+        if self.is_there(index.digest, &others).await? {
             tracing::info!(repository = %self.to, "all of it is there");
             return Ok(self.note(&format!("{}: all of it is there", self.to)).await?);
         }
+        let tree = self.read(index, known).await?;
         let what = format!(
             "{}: {} and {}, {}",
             self.to,
@@ -279,6 +295,19 @@ impl Transfer<'_> {
         Ok(self.note(&text).await?)
     }
 
+    async fn read<'t>(
+        &self,
+        index: &Index,
+        known: &'t mut Option<Tree>,
+    ) -> std::result::Result<&'t Tree, Untransferred> {
+        let root = || Manifest { bytes: index.bytes.clone(), media_type: index.media_type.to_owned() };
+        let tree = match known.take() {
+            Some(tree) => tree,
+            None => self.reader.tree(self.from, index.digest, root()).await?,
+        };
+        Ok(known.insert(tree))
+    }
+
     /// Says it to whoever watches.
     async fn note(&self, text: &str) -> Result<()> {
         self.shared.loops.note_copy(self.epoch, (self.due.project, self.due.build), text).await?;
@@ -287,11 +316,8 @@ impl Transfer<'_> {
     }
 
     /// Whether it was copied there before. What is there by its digest is there whole, but somebody may have removed parts of it since.
-    async fn is_there(&self, tree: &Tree) -> std::result::Result<bool, Untransferred> {
-        if self.by.head(self.to, &tree.digest.to_string()).await? != Some(tree.digest) {
-            return Ok(false);
-        }
-        for (digest, _) in &tree.manifests {
+    async fn is_there(&self, root: Digest, others: &[Digest]) -> std::result::Result<bool, Untransferred> {
+        for digest in std::iter::once(&root).chain(others) {
             if self.by.head(self.to, &digest.to_string()).await? != Some(*digest) {
                 return Ok(false);
             }

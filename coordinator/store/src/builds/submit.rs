@@ -30,8 +30,8 @@ use crate::{Result, Store, StoreError, to_json};
 const FETCH_SCHEMA: i32 = 49;
 /// The schema from which on they know of archives.
 const ARCHIVE_SCHEMA: i32 = 58;
-/// The schema from which on they know of copies.
-const COPY_SCHEMA: i32 = 62;
+/// The schema from which on they know of copies, and of all that can be said of one.
+const COPY_SCHEMA: i32 = 65;
 
 /// A build to accept.
 #[derive(Debug, Clone)]

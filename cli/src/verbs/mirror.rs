@@ -1,0 +1,225 @@
+//! `farm mirror`: an image that is built upon comes from where others make it into the farm's own registry.
+//!
+//! It is a copy like any other ([`super::copy`]). The tags per architecture are copies of their own, within the destination's repository:
+//! what they point to has come there with the index, so the source isn't asked again.
+
+use farm_proto::v1::{Build, GetAccessRequest};
+use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform};
+
+use super::copy::{Parts, Ways, destination, make};
+use super::inspect::inspect;
+use crate::config::Setup;
+use crate::connect::Client;
+use crate::error::{Error, Exit, Result};
+use crate::output::Out;
+
+/// Arguments of `farm mirror`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Args {
+    /// The image: [REGISTRY/]REPO[:TAG] or REPO@DIGEST
+    #[arg(value_name = "SRC")]
+    from: String,
+
+    /// To where: [REGISTRY/]REPO[:TAG] [default: the registry that all projects share, by the name of SRC]
+    #[arg(value_name = "DST")]
+    to: Option<String>,
+
+    #[command(flatten)]
+    parts: Parts,
+
+    /// Give each platform's image a tag of its own, too: TAG-amd64, TAG-arm64, TAG-arm-v7
+    #[arg(long, conflicts_with = "detach")]
+    per_arch_tags: bool,
+
+    #[command(flatten)]
+    ways: Ways,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  farm mirror python:3.11-slim
+  farm mirror python:3.11-slim --platform linux/amd64,linux/arm64 --per-arch-tags
+  farm mirror registry.example/base/debian:12 localhost:5002/debian:12-base
+
+A copy (farm copy --help) by another name: only what isn't there yet is fetched, and once more, when
+SRC hasn't moved, next to nothing. Without DST it goes to the registry that all projects of the farm
+share, if there is one (that of farm up is, localhost:5002): python:3.11-slim becomes
+localhost:5002/python:3.11-slim, and registry.example/base/debian:12 localhost:5002/base/debian:12.
+
+With --per-arch-tags each tag is a copy of its own, after that of the index. One that fails keeps no
+other from being made; which those are is said at the end, and once more makes what is missing.
+
+Exit codes: those of farm submit";
+
+/// Mirrors.
+///
+/// # Errors
+/// What can't be read of the arguments, there is no registry to which it goes by itself, or the farm can't be asked or refuses.
+pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
+    let from: ImageRef = args.from.parse()?;
+    let platforms = args.parts.platforms()?;
+    let named = args.to.as_deref().map(|to| destination(CopyVerb::Mirror, &from, to)).transpose()?;
+    let client = Client::connect(&setup.address).await?;
+    let tag = match named {
+        Some(tag) => tag,
+        None => by_default(&client, &from).await?,
+    };
+    let copy = CopySpec { from, verb: CopyVerb::Mirror, platforms };
+    let (exit, ended) = make(&client, copy, std::slice::from_ref(&tag), &args.ways, setup).await?;
+    match ended.filter(|_| args.per_arch_tags && exit == Exit::Done) {
+        Some(build) => Box::pin(per_arch(&client, &build, &tag, &args.ways, setup)).await,
+        None => Ok(exit),
+    }
+}
+
+/// Where an image goes of which nobody says where to: where all projects may push.
+async fn by_default(client: &Client, from: &ImageRef) -> Result<ImageTag> {
+    let answer = client.projects().get_access(GetAccessRequest {}).await.map_err(|e| client.error(&e))?;
+    Ok(beneath(&answer.into_inner().shared, from)?)
+}
+
+/// The same, of what all projects may push to.
+fn beneath(shared: &[String], from: &ImageRef) -> std::result::Result<ImageTag, Invalid> {
+    let name = from.repository.name();
+    let name = match from.repository.registry() {
+        "docker.io" => name.strip_prefix("library/").unwrap_or(name),
+        _ => name,
+    };
+    let tag = from.tag.as_deref();
+    let which = format!("say to where: REGISTRY/{name}:{}", tag.unwrap_or("TAG"));
+    match (shared, tag) {
+        (_, None) => {
+            Err(Invalid::new("mirror", from.to_string(), format!("it has no tag that it could get; {which}")))
+        }
+        ([registry], Some(tag)) if registry != "*" => format!("{registry}/{name}:{tag}").parse(),
+        _ => {
+            let all = shared.join(", ");
+            let why = match shared {
+                [] => "this farm has no registry that all projects share".to_owned(),
+                _ => format!("all projects of this farm may push to {all}, which is no single registry"),
+            };
+            Err(Invalid::new("mirror", from.to_string(), format!("{why}; {which}")))
+        }
+    }
+}
+
+/// Gives what a build has published under a tag a tag more per platform.
+async fn per_arch(
+    client: &Client,
+    build: &Build,
+    tag: &ImageTag,
+    ways: &Ways,
+    setup: &Setup,
+) -> Result<Exit> {
+    let digest = build.publication.as_ref().map(|publication| publication.index_digest.as_str());
+    let index = ImageRef {
+        repository: tag.repository.clone(),
+        tag: None,
+        digest: Some(digest.unwrap_or_default().parse()?),
+    };
+    let image = inspect(client, &index).await?;
+    let wanted = of_platforms(image.variants.iter().map(|one| (&*one.raw.platform, &*one.raw.digest)), tag)?;
+    let (mut missing, mut worst) = (Vec::new(), Exit::Done);
+    for (suffix, from, to) in &wanted {
+        // Whoever ends it means all of them; what one fails for need not be so of the others.
+        if [Exit::Cancelled, Exit::HungUp, Exit::Terminated].contains(&worst) {
+            missing.push(to.to_string());
+            continue;
+        }
+        let copy = CopySpec { from: from.clone(), verb: CopyVerb::Mirror, platforms: Vec::new() };
+        let exit = match make(client, copy, std::slice::from_ref(to), &ways.of_another(suffix), setup).await {
+            Ok((exit, _)) => exit,
+            Err(error) => {
+                Out::stderr().line(&error.shown());
+                error.exit()
+            }
+        };
+        if exit != Exit::Done {
+            missing.push(to.to_string());
+            worst = exit;
+        }
+    }
+    if !missing.is_empty() {
+        Out::stderr().line(&Error::Usage(account(tag, wanted.len(), &missing)).shown());
+    }
+    Ok(worst)
+}
+
+fn account(tag: &ImageTag, all: usize, missing: &[String]) -> String {
+    format!(
+        "{tag} is there, and {} of {all} tags per architecture; not {}. The same command once more makes what is missing",
+        all - missing.len(),
+        missing.join(", ")
+    )
+}
+
+/// Which tags platforms get: what is behind the tag, the image and the tag. What has no platform of farm's gets none, and of two of one
+/// platform the first has the tag, as whoever pulls takes that.
+fn of_platforms<'a>(
+    variants: impl Iterator<Item = (&'a str, &'a str)>,
+    tag: &ImageTag,
+) -> std::result::Result<Vec<(String, ImageRef, ImageTag)>, Invalid> {
+    let mut wanted: Vec<(String, ImageRef, ImageTag)> = Vec::new();
+    for (platform, digest) in variants {
+        let Ok(platform) = platform.parse::<Platform>() else { continue };
+        let suffix = platform.slug().trim_start_matches("linux-").to_owned();
+        if wanted.iter().any(|(other, ..)| *other == suffix) {
+            continue;
+        }
+        let from = ImageRef { repository: tag.repository.clone(), tag: None, digest: Some(digest.parse()?) };
+        let to = format!("{tag}-{suffix}").parse()?;
+        wanted.push((suffix, from, to));
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_destination_it_goes_to_the_one_registry_that_all_share() {
+        let to = |shared: &[&str], from: &str| {
+            let shared: Vec<String> = shared.iter().map(|one| (*one).to_owned()).collect();
+            beneath(&shared, &from.parse().unwrap())
+                .map(|tag| tag.to_string())
+                .map_err(|error| error.to_string())
+        };
+        let own = ["localhost:5002"];
+        assert_eq!(to(&own, "python:3.11-slim").unwrap(), "localhost:5002/python:3.11-slim");
+        assert_eq!(to(&own, "python").unwrap(), "localhost:5002/python:latest");
+        assert_eq!(to(&own, "acme/app:1").unwrap(), "localhost:5002/acme/app:1");
+        assert_eq!(to(&own, "ghcr.example/library/app:1").unwrap(), "localhost:5002/library/app:1");
+        assert_eq!(to(&["r.example/base"], "debian:12").unwrap(), "r.example/base/debian:12");
+        let none = to(&[], "debian:12").unwrap_err();
+        assert!(
+            none.contains("no registry that all projects share; say to where: REGISTRY/debian:12"),
+            "{none}"
+        );
+        let many = to(&["a.example", "b.example"], "debian:12").unwrap_err();
+        assert!(many.contains("a.example, b.example, which is no single registry"), "{many}");
+        assert!(to(&["*"], "debian:12").is_err());
+        let digest = farm_types::Digest::of(b"x");
+        let bare = to(&own, &format!("debian@{digest}")).unwrap_err();
+        assert!(bare.contains("no tag that it could get; say to where: REGISTRY/debian:TAG"), "{bare}");
+    }
+
+    #[test]
+    fn each_platform_has_one_tag_and_what_is_no_platform_none() {
+        let digests: Vec<String> = (0..6_u8).map(|n| farm_types::Digest::of(&[n]).to_string()).collect();
+        let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64", "", "linux/amd64"];
+        let variants = platforms.into_iter().zip(digests.iter().map(String::as_str));
+        let tag: ImageTag = "r.example/python:3.11".parse().unwrap();
+        let wanted = of_platforms(variants, &tag).unwrap();
+        let shown: Vec<String> = wanted.iter().map(|(_, from, to)| format!("{from} {to}")).collect();
+        let expected = [(0, "amd64"), (1, "arm64"), (2, "arm-v7")]
+            .map(|(n, suffix)| format!("r.example/python@{} r.example/python:3.11-{suffix}", digests[n]));
+        assert_eq!(shown, expected);
+        let account = account(&tag, 3, &["r.example/python:3.11-arm64".to_owned()]);
+        assert!(
+            account.contains("2 of 3") && account.contains("not r.example/python:3.11-arm64."),
+            "{account}"
+        );
+    }
+}

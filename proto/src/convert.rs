@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
-use farm_types::spec::{NamedContext, Purpose};
+use farm_types::spec::{NamedContext, Purpose, Verify};
 use farm_types::{
     BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, Offer, Platform,
     PullMode, RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
@@ -98,6 +98,12 @@ impl From<&BuildSpec> for v1::BuildSpec {
             copy: spec.purpose.copy().map(Into::into),
             origins,
             archive_origins,
+            // Only what was asked for: of a fetch there is nothing to say.
+            verify: match spec.verify == Verify::default() {
+                true => String::new(),
+                false => spec.verify.as_str().to_owned(),
+            },
+            verify_except: spec.verify.exceptions().to_vec(),
         }
     }
 }
@@ -163,7 +169,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
         let texts = maps.into_iter().flatten().flat_map(|(key, value)| [key, value]);
         let partial = spec.partial.iter().flat_map(|(root, all)| all.patterns.iter().chain([root]));
-        let texts = texts.chain(partial);
+        let texts = texts.chain(partial).chain(&spec.verify_except);
         if let Some(text) =
             texts.chain([&dockerfile, &spec.target, &spec.run_image]).find(|text| text.contains('\0'))
         {
@@ -214,6 +220,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             mounts: mounts(spec.secrets, spec.ssh, &spec.registry_logins)?,
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
             origins: fetch::origins(spec.origins, spec.archive_origins)?,
+            verify: Verify::new(&spec.verify, spec.verify_except)?,
         })
     }
 }
@@ -556,6 +563,8 @@ mod tests {
         assert!(refused(|s| s.snapshot = None).contains("source"));
         assert!(refused(|s| s.single_platform = "manifest".into()).contains("2 platforms"));
         assert!(refused(|s| s.single_platform = "list".into()).contains("index or manifest"));
+        assert!(refused(|s| s.verify = "yes".into()).contains("elf or off"));
+        assert!(refused(|s| s.verify_except = vec!["[a".into()]).contains("[a"));
         let syntax = |s: &mut v1::BuildSpec| drop(s.build_args.insert("BUILDKIT_SYNTAX".into(), "x".into()));
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));

@@ -114,6 +114,7 @@ without_secret! {
 
 pub mod convert;
 mod fetch;
+pub mod layers;
 pub mod notify;
 
 /// The compiled descriptors of all files, for server reflection.

@@ -326,7 +326,8 @@ impl Sim {
         found: Option<&str>,
     ) -> bool {
         let self_check = found.map(|failure| v1::SelfCheck { failure: failure.to_owned() });
-        let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome), self_check };
+        let finished =
+            v1::Finished { lease: Some(lease.clone()), outcome: Some(outcome), self_check, pushed: None };
         self.tell(v1::control_request::Message::Finished(finished)).await;
         loop {
             if let v1::control_response::Message::FinishedReply(reply) = self.next().await.unwrap()

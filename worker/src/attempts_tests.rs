@@ -76,8 +76,10 @@ fn an_attempt_that_ended_is_told_until_answered_and_never_started_again() {
     let offer = offered();
     attempts.offer(offer.clone());
     let lease = Lease::try_from(offer.lease.as_ref().unwrap()).unwrap();
-    attempts
-        .finish(lease.attempt, v1::Finished { lease: offer.lease.clone(), outcome: None, self_check: None });
+    attempts.finish(
+        lease.attempt,
+        v1::Finished { lease: offer.lease.clone(), outcome: None, self_check: None, pushed: None },
+    );
     assert_eq!(*attempts.watch().borrow(), Counts { running: 0, unanswered: 1 });
     assert_eq!(attempts.leases().len(), 1);
     assert!(matches!(attempts.offer(offer.clone())[..], [Message::Started(_), Message::Finished(_)]));

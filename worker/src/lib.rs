@@ -31,6 +31,7 @@ pub mod spool;
 pub mod state_dir;
 #[cfg(test)]
 mod testing;
+pub mod verify;
 #[cfg(test)]
 mod worker_tests;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use farm_dockerfile::Selection;
 use farm_proto::v1;
+use farm_types::pattern::PatternSet;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, Platform, ProjectId, RegistryHost, Repository};
 
@@ -39,6 +40,8 @@ pub(crate) struct Order {
     pub(crate) progress_within: Duration,
     /// The longest output; 0: no limit.
     pub(crate) output_bytes: u64,
+    /// What is pushed is verified, but for these files; none: it isn't.
+    pub(crate) excepted: Option<PatternSet>,
 }
 
 impl TryFrom<v1::Offered> for Order {
@@ -61,7 +64,9 @@ impl TryFrom<v1::Offered> for Order {
         }
         let fetches = fetches(offered.fetches, &offered.repositories, &offered.project);
         let readers = offered.registries.iter().map(|registry| registry.reader.clone());
+        let spec = BuildSpec::try_from(spec)?;
         Ok(Self {
+            excepted: if offered.verify_elf { spec.verify.excepted()? } else { None },
             readers: readers.filter(|reader| !reader.is_empty()).collect(),
             within,
             open,
@@ -74,7 +79,7 @@ impl TryFrom<v1::Offered> for Order {
             project: offered.project,
             project_id: offered.project_id.parse().ok(),
             platform: offered.platform.parse()?,
-            spec: spec.try_into()?,
+            spec,
             repositories: offered.repositories.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
             registries: offered.registries,
             roots: offered.roots,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use farm_proto::convert::fit;
 use farm_proto::v1::{self, AttemptEvent, finished};
+use farm_types::pattern::PatternSet;
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Cause, Failure, FailureCode, FetchSpec, Runs};
+use farm_types::{BuildSpec, Cause, Digest, Failure, FailureCode, FetchSpec, Platform, Runs};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -36,10 +37,12 @@ use crate::link::sources::Bringing;
 use crate::link::tokens::Lender;
 use crate::mask::Masking;
 use crate::mask::told::mask_end;
+use crate::notice;
 use crate::order::Order;
 use crate::progress;
 use crate::snapshot::fetch::Fetcher;
 use crate::spool::Spool;
+use crate::verify::{Verified, verify};
 
 /// How long a solve may take to stop before its future is dropped, which closes its connections.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
@@ -114,6 +117,8 @@ async fn mounted(
 pub(crate) enum Outcome {
     Built(Box<v1::JobResult>),
     Failed(Box<Failure>),
+    /// It was pushed, and isn't what it is to be.
+    Refused(Box<Failure>, v1::Pushed),
     /// What is there of the source isn't enough.
     SourceIncomplete(Missing),
     Stopped,
@@ -188,6 +193,7 @@ impl Runner {
         };
         let ready = self.engine.borrow().clone();
         let platform = order.platform.clone();
+        let excepted = order.excepted.clone();
         let is_program = matches!(order.spec.purpose, Purpose::Run(_));
         let gauge = Gauge::start(self.disks.clone(), ready.clone());
         tracing::debug!(engine = ready.label(), "solving");
@@ -241,8 +247,28 @@ impl Runner {
             (Ok(_), Some(Err(error))) => Err(unsent(error)),
             (solved, _) => solved,
         };
+        let verified = match (&solved, &excepted) {
+            (Ok(Solved { digest: Some(digest), .. }), Some(excepted)) => {
+                let verifying =
+                    Box::pin(self.verified(lease, digest, (&ready, &platform, excepted), &events));
+                tokio::select! {
+                    verified = progress::vouching(limit, &events, verifying) => verified,
+                    () = stop.cancelled() => return Outcome::Stopped,
+                }
+            }
+            _ => Ok(Vec::new()),
+        };
         match solved {
-            Ok(solved) => Outcome::Built(Box::new(result(solved, ready.label()))),
+            Ok(solved) => match (verified, solved.digest) {
+                (Err(failure), Some(digest)) => {
+                    let pushed = v1::Pushed { digest: digest.to_string(), media_type: solved.media_type };
+                    Outcome::Refused(failure, pushed)
+                }
+                (Err(failure), None) => Outcome::Failed(failure),
+                (Ok(layers), _) => {
+                    Outcome::Built(Box::new(v1::JobResult { layers, ..result(solved, ready.label()) }))
+                }
+            },
             Err(SolveError::Stopped) => Outcome::Stopped,
             Err(SolveError::SourceIncomplete(missing)) => Outcome::SourceIncomplete(missing),
             Err(SolveError::Failed(failure)) => {
@@ -255,6 +281,24 @@ impl Runner {
                 failure.into()
             }
         }
+    }
+
+    /// Looks whether what was pushed has programs of its platform ([`verify`]).
+    async fn verified(
+        &self,
+        lease: Lease,
+        digest: &Digest,
+        (ready, platform, excepted): (&Ready, &Platform, &PatternSet),
+        events: &mpsc::Sender<AttemptEvent>,
+    ) -> Result<Vec<v1::CheckedLayer>, Box<Failure>> {
+        let verified = verify(&ready.engine, (&self.client, lease), digest, platform, excepted).await;
+        let Verified { layers, unseen } = verified?;
+        if let Some(why) = unseen {
+            let text = format!("whether the image's programs are for {platform} was not looked at: {why}");
+            // An error: nobody listens.
+            let _ = events.send(notice(text)).await;
+        }
+        Ok(layers)
     }
 
     /// Fetches a source and brings it to the farm.
@@ -312,6 +356,10 @@ impl Runner {
             Some(StopReason::EngineHangs) => Some("its engine stopped answering".to_owned()),
             Some(_) => None,
         };
+        let pushed = match &outcome {
+            Outcome::Refused(_, pushed) => Some(pushed.clone()),
+            _ => None,
+        };
         let Some(outcome) = verdict(outcome, reason) else {
             tracing::info!("ended without a result: the lease was lost");
             self.attempts.release(lease.attempt);
@@ -343,7 +391,8 @@ impl Runner {
             tracing::warn!(found, "the worker looked at itself after the failure");
         }
         let self_check = checked.map(|failure| v1::SelfCheck { failure });
-        let mut finished = v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check };
+        let mut finished =
+            v1::Finished { lease: Some(lease.into()), outcome: Some(outcome), self_check, pushed };
         mask_end(&masking.mask(), &mut finished);
         if let Some(finished::Outcome::Failure(failure)) = &mut finished.outcome {
             fit(failure);
@@ -408,7 +457,7 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
             FailureCode::EngineLost,
             "the engine stopped answering while it ran this job",
         )),
-        (Outcome::Failed(why), None) => failure(&why),
+        (Outcome::Failed(why) | Outcome::Refused(why, _), None) => failure(&why),
         (Outcome::SourceIncomplete(Missing { root, asked }), None) => {
             finished::Outcome::SourceIncomplete(v1::SourceIncomplete { root, asked })
         }
@@ -448,6 +497,7 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         answer: solved.answer,
         fetched: None,
         step_timings: solved.step_timings,
+        layers: Vec::new(),
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
         let spool = Spool::open(folder.path()).unwrap();
         let lease = offered().lease;
         let attempt: AttemptId = lease.as_ref().unwrap().attempt_id.parse().unwrap();
-        let finished = v1::Finished { lease, outcome: None, self_check: None };
+        let finished = v1::Finished { lease, outcome: None, self_check: None, pushed: None };
         spool.keep(attempt, &finished).unwrap();
         fs::write(folder.path().join("results/x.part"), "half").unwrap();
         fs::write(folder.path().join("results/y.finished"), "\u{ff}junk").unwrap();

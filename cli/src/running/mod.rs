@@ -163,6 +163,7 @@ impl Order {
             partial: Default::default(),
             mounts: Default::default(),
             origins: Default::default(),
+            verify: Default::default(),
         };
         Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_store::work::lease::OfferedAttempt;
+use farm_types::spec::Verify;
 use farm_types::{Repository, TrustClass};
 use tokio_util::sync::CancellationToken;
 
@@ -152,6 +153,7 @@ fn offer(
         log_bytes: shared.config.limits.log_bytes,
         output_bytes: shared.config.limits.output_bytes,
         progress_ms: shared.config.limits.progress_deadline_seconds.saturating_mul(1000),
+        verify_elf: offered.spec.verify != Verify::Off,
         spec: Some((&offered.spec).into()),
     }
 }

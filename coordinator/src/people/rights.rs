@@ -281,6 +281,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
     ("/farm.v1.WorkerService/LendGitLogin", Action::Work),
     ("/farm.v1.WorkerService/CheckKept", Action::Work),
+    ("/farm.v1.WorkerService/FindVerdicts", Action::Work),
     ("/farm.v1.WorkerService/AskAgent", Action::Work),
     ("/farm.v1.WorkerService/OpenSource", Action::Work),
     ("/farm.v1.WorkerService/FindMissingSource", Action::Work),

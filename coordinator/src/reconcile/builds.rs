@@ -172,6 +172,11 @@ async fn remove_old(shared: &Shared, epoch: Epoch) -> bool {
         Ok(())
     };
     told("registries of logins that came with builds", hosts.await);
+    let verdicts = async {
+        while store.forget_layer_verdicts(epoch, BATCH).await? > 0 {}
+        Ok(())
+    };
+    told("what layers hold", verdicts.await);
     let lines = async {
         while store.forget_notice_lines(epoch, BATCH).await? > 0 {}
         Ok(())

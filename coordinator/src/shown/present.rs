@@ -151,6 +151,8 @@ fn result(result: &JobResult) -> v1::JobResult {
             violation: answer.violation.clone(),
         }),
         fetched: result.fetched.as_deref().map(Into::into),
+        // They were judged, and aren't kept with it.
+        layers: Vec::new(),
     }
 }
 

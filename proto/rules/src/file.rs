@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
+use farm_types::spec::Verify;
 use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, Repository, SecretName};
 
 use crate::cron::Cron;
@@ -73,6 +74,8 @@ pub struct Image {
     pub emulation: Option<Emulation>,
     /// `--lfs`.
     pub lfs: Lfs,
+    /// `--verify`, `--verify-except`.
+    pub verify: Verify,
     /// Whether a newer build of a ref ends older ones; `None`: of branches and pull requests, and not of tags.
     pub supersede: Option<bool>,
     /// The images that are to be built before.

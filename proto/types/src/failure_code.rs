@@ -299,6 +299,12 @@ codes! {
         User: "what was built for a platform says that it is another's, usually because `FROM` pins one",
             "name a base that has the platform";
     }
+    ForeignPrograms = "foreign_programs", Registries {
+        User: "a program or library in the image is for another machine than the image says: its base image hasn't got the platform, \
+            or it was copied from another platform's build",
+            "a base with the platform, or `FROM final_$TARGETARCH`; if it is meant to be there, `--verify-except PATTERN`, or \
+            `--verify off` ([cli.md](cli.md#programs-of-other-machines))";
+    }
     RegistryAuth = "registry_auth", Registries {
         User: "401 or 403; or the project may not pull from the repository with the farm's credentials",
             "`farm registry login HOST`; or set username and password of `[registries.\"HOST\"]` at the coordinator; or the sentence \

@@ -14,6 +14,7 @@ pub mod ci;
 mod context_name;
 pub mod copy;
 pub mod digest;
+pub mod elf;
 pub mod entitlement;
 pub mod error;
 mod escape;

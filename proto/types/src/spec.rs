@@ -86,6 +86,72 @@ pub struct BuildSpec {
     /// Where roots of the source were fetched from; of the others nobody says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
+    /// `--verify`, `--verify-except`.
+    #[serde(default, skip_serializing_if = "Verify::is_default")]
+    pub verify: Verify,
+}
+
+/// What is looked at in a result before it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Nothing.
+    Off,
+    /// Whether its programs are of its platform's machine ([`crate::elf`]).
+    Elf {
+        /// But for what these patterns name, which are those of `.dockerignore`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        except: Vec<String>,
+    },
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self::Elf { except: Vec::new() }
+    }
+}
+
+impl Verify {
+    /// Reads `elf` or `off` (empty: as nobody has said) with what is excepted.
+    ///
+    /// # Errors
+    /// Another word, exceptions of nothing, or one that is no pattern.
+    pub fn new(word: &str, except: Vec<String>) -> Result<Self, Invalid> {
+        let verify = match word {
+            "" | "elf" => Self::Elf { except },
+            "off" if except.is_empty() => Self::Off,
+            "off" => {
+                return Err(Invalid::new(
+                    "verify",
+                    word,
+                    "nothing is verified that something could be excepted from",
+                ));
+            }
+            _ => return Err(Invalid::new("verify", word, "write elf or off")),
+        };
+        verify.excepted()?;
+        Ok(verify)
+    }
+
+    /// The word that stands for it: `elf` or `off`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Elf { .. } => "elf",
+        }
+    }
+
+    /// What it excepts.
+    pub fn exceptions(&self) -> &[String] {
+        match self {
+            Self::Off => &[],
+            Self::Elf { except } => except,
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a build is for.
@@ -205,6 +271,7 @@ impl BuildSpec {
             purpose,
             partial: BTreeMap::new(),
             origins: BTreeMap::new(),
+            verify: Verify::default(),
         }
     }
 

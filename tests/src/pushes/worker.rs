@@ -110,7 +110,8 @@ async fn answer(
             outcome?
         }
     };
-    let finished = v1::Finished { lease: Some(lease), outcome: Some(outcome), self_check: None };
+    let finished =
+        v1::Finished { lease: Some(lease), outcome: Some(outcome), self_check: None, pushed: None };
     say(sim, Say::Finished(finished)).await
 }
 

@@ -56,7 +56,8 @@ impl Worker {
                     }
                     self.sim.start(&lease).await;
                     let outcome = Some(success());
-                    let finished = v1::Finished { lease: Some(lease.clone()), outcome, self_check: None };
+                    let finished =
+                        v1::Finished { lease: Some(lease.clone()), outcome, self_check: None, pushed: None };
                     self.sim.tell(Say::Finished(finished)).await;
                     unanswered.push(lease);
                     free_since = Some(Instant::now());

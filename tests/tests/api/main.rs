@@ -27,6 +27,7 @@ mod team;
 mod tls;
 mod upgrades;
 mod users;
+mod verifying;
 mod workers;
 
 use farm_tests::client;

@@ -356,7 +356,7 @@ pub async fn do_builds(workers_count: usize, builds: usize) {
                     continue;
                 }
                 sim.start(&lease).await;
-                let finished = v1::Finished { lease: Some(lease), outcome: Some(success()), self_check: None };
+                let finished = v1::Finished { lease: Some(lease), outcome: Some(success()), self_check: None, pushed: None };
                 sim.tell(Say::Finished(finished)).await;
                 done.push(offered.build_id);
             }

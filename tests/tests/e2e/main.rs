@@ -91,4 +91,5 @@ mod tokens;
 mod transcripts;
 mod untouched;
 mod usage;
+mod verify;
 mod webhooks_guide;

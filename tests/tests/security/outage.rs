@@ -110,7 +110,7 @@ async fn works(
                 () = async { mended.wait_for(|mended| *mended).await.map(drop).unwrap() } => {
                     let beat = v1::Heartbeat { running: vec![lease.clone()] };
                     let _ = sim.say.send(request(Said::Heartbeat(beat))).await;
-                    let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(success()), self_check: None };
+                    let finished = v1::Finished { lease: Some(lease.clone()), outcome: Some(success()), self_check: None, pushed: None };
                     let _ = sim.say.send(request(Said::Finished(finished))).await;
                     loop {
                         match sim.hear.message().await.map(|heard| heard.and_then(|heard| heard.message)) {

@@ -176,6 +176,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.WorkerService/LendMounts",
             "farm.v1.WorkerService/LendGitLogin",
             "farm.v1.WorkerService/CheckKept",
+            "farm.v1.WorkerService/FindVerdicts",
             "farm.v1.WorkerService/AskAgent",
             "farm.v1.WorkerService/OpenSource",
             "farm.v1.WorkerService/FindMissingSource",

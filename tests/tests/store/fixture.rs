@@ -122,6 +122,7 @@ impl World {
                 partial: Default::default(),
                 mounts: Default::default(),
                 origins: Default::default(),
+                verify: Default::default(),
             },
             fork: None,
             mounts: None,

@@ -91,6 +91,25 @@ async fn what_a_failed_build_pushed_goes_after_its_time_and_is_found_once() {
 }
 
 #[tokio::test]
+async fn what_was_pushed_and_refused_goes_too() {
+    let world = world().await;
+    let (worker, _) = world.worker("w", 1).await;
+    let build = world.submit("k", "linux/amd64", &[TAG]).await;
+    let lease = world.lease(build, 0, worker).await;
+    let image = Digest::of(b"refused");
+    for _ in 0..2 {
+        world.store.note_pushed(lease, &[app()], image, "m").await.unwrap();
+    }
+    let failure = Failure::new(Cause::User, FailureCode::ForeignPrograms, "it is for another machine");
+    world.finish(lease, Outcome::Failed(failure)).await.unwrap();
+    // Its lease has ended.
+    world.store.note_pushed(lease, &[app()], Digest::of(b"late"), "m").await.unwrap();
+    world.pass("25 hours");
+    assert_eq!(due(&world).await, [app()]);
+    assert_eq!(begin(&world).await.unwrap().garbage, [image]);
+}
+
+#[tokio::test]
 async fn what_was_published_or_is_needed_by_it_stays_and_what_came_too_late_goes() {
     let world = world().await;
     let (_, older) = merged(&world, "older", &[TAG]).await;

@@ -48,4 +48,5 @@ mod streams;
 mod sweeping;
 mod trusting;
 mod upgrading;
+mod verdicts;
 mod worker_states;

@@ -13,6 +13,7 @@
 
 #![allow(clippy::result_large_err, reason = "a failure is made once per build, and is carried, not copied")]
 
+pub mod content;
 mod dockerfile;
 mod engine;
 mod failure;

@@ -106,9 +106,10 @@ async fn an_end_is_told_on_every_stream_until_it_is_answered() {
     let mut worker = start(&fake, 1);
     until("it started", || heard(&fake, |message| matches!(message, Request::Started(_))) == 1).await;
     let outcome = Some(v1::finished::Outcome::Stopped(v1::Stopped {}));
-    worker
-        .attempts
-        .finish(id(&offer), v1::Finished { lease: offer.lease.clone(), outcome, self_check: None });
+    worker.attempts.finish(
+        id(&offer),
+        v1::Finished { lease: offer.lease.clone(), outcome, self_check: None, pushed: None },
+    );
     let finished = |message: &Request| matches!(message, Request::Finished(_));
     until("the end is told", || heard(&fake, finished) == 1).await;
     until("and its lease is held", || fake.with(|script| script.heartbeat.len() == 1)).await;

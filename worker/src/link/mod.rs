@@ -18,6 +18,7 @@ pub mod renewed;
 pub mod session;
 pub mod sources;
 pub mod tokens;
+pub mod verdicts;
 
 use std::fmt;
 use std::str::FromStr;

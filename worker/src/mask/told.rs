@@ -154,7 +154,7 @@ pub fn mask_end(mask: &Mask, end: &mut v1::Finished) {
     if mask.is_empty() {
         return;
     }
-    let v1::Finished { outcome, self_check, lease: _ } = end;
+    let v1::Finished { outcome, self_check, lease: _, pushed: _ } = end;
     if let Some(v1::SelfCheck { failure }) = self_check {
         mask.apply([failure]);
     }
@@ -172,6 +172,7 @@ fn of_result(mask: &Mask, result: &mut v1::JobResult) {
         syntax_replaced,
         answer,
         step_timings,
+        layers,
         digest: _,
         media_type: _,
         size: _,
@@ -183,6 +184,12 @@ fn of_result(mask: &Mask, result: &mut v1::JobResult) {
         fetched: _,
     } = result;
     mask.apply([syntax_replaced]);
+    for v1::CheckedLayer { verdict, diff_id: _ } in layers {
+        let found = verdict.iter_mut().flat_map(|v1::LayerVerdict { found, rules: _ }| found);
+        for v1::ElfFiles { paths, architecture: _, count: _ } in found {
+            mask.apply(paths);
+        }
+    }
     if let Some(v1::CallAnswer { text, json, violation }) = answer {
         mask.apply([text, json, violation]);
     }

@@ -125,6 +125,13 @@ fn no_text_of_an_end_holds_a_value() {
         syntax_replaced: said(),
         answer: Some(CallAnswer { text: said(), json: said(), violation: said() }),
         step_timings: vec![StepTiming { stage: said(), instruction: said(), ..StepTiming::default() }],
+        layers: vec![v1::CheckedLayer {
+            verdict: Some(v1::LayerVerdict {
+                found: vec![v1::ElfFiles { paths: vec![said()], ..v1::ElfFiles::default() }],
+                ..v1::LayerVerdict::default()
+            }),
+            ..v1::CheckedLayer::default()
+        }],
         ..v1::JobResult::default()
     };
     let failure = v1::Failure {
@@ -141,6 +148,7 @@ fn no_text_of_an_end_holds_a_value() {
             lease: None,
             outcome: Some(outcome),
             self_check: Some(v1::SelfCheck { failure: said() }),
+            pushed: None,
         };
         let before = format!("{end:?}").matches(VALUE).count();
         mask_end(&mask, &mut end);

@@ -477,6 +477,13 @@ impl WorkerService for Fake {
         Ok(Response::new(v1::CheckKeptResponse::default()))
     }
 
+    async fn find_verdicts(
+        &self,
+        _: Request<v1::FindVerdictsRequest>,
+    ) -> Result<Response<v1::FindVerdictsResponse>, Status> {
+        Ok(Response::new(v1::FindVerdictsResponse::default()))
+    }
+
     async fn open_source(
         &self,
         _: Request<v1::OpenSourceRequest>,

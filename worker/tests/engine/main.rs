@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking, in their helpers too")]
 
 mod calls;
+mod content;
 mod failures;
 mod measured;
 mod source;

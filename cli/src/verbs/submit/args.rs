@@ -100,6 +100,14 @@ pub struct Args {
     #[arg(long, value_name = "index|manifest")]
     pub(super) single_platform: Option<String>,
 
+    /// Before it counts, look whether the image's programs are of its platform's machine: elf, or off [default: elf]
+    #[arg(long, value_name = "elf|off")]
+    pub(super) verify: Option<String>,
+
+    /// Let files of other machines be, where these patterns name them (as .dockerignore's), like /opt/arm/**
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) verify_except: Vec<String>,
+
     /// Give COPY --from=NAME and FROM NAME another source
     #[arg(long, value_name = "NAME=FOLDER|URL|docker-image://IMAGE")]
     pub(super) build_context: Vec<String>,

@@ -8,7 +8,7 @@ use farm_dockerfile::{Build, Dockerfile, Sources};
 use farm_proto::convert::{check_build_arg, check_stage};
 use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
-use farm_types::spec::{Call, NamedContext, Purpose, parse_duration};
+use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
     BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Lfs,
     Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
@@ -60,6 +60,7 @@ pub(super) struct Plan {
     pub(super) temporary: Option<TempDir>,
     pub(super) provenance: Provenance,
     pub(super) single_platform: SinglePlatform,
+    pub(super) verify: Verify,
     named_contexts: BTreeMap<String, NamedContext>,
     /// `None`: as the project says.
     pub(super) emulation: Option<Emulation>,
@@ -186,6 +187,8 @@ impl Plan {
         };
         // Which they are when none were named, the farm says.
         single_platform.check(platforms.len(), provenance).map_err(|e| flag("--single-platform", e))?;
+        let verify = Verify::new(args.verify.as_deref().unwrap_or_default(), args.verify_except.clone())
+            .map_err(|e| flag(if e.thing == "verify" { "--verify" } else { "--verify-except" }, e))?;
         if let (Some(false), Some(tag), false) =
             (args.push, args.tag.first(), args.load || !args.output.is_empty())
         {
@@ -266,6 +269,7 @@ impl Plan {
             pull: args.pull,
             provenance,
             single_platform,
+            verify,
             named_contexts,
             emulation,
             timeout_ms,
@@ -312,6 +316,7 @@ impl Plan {
             partial: BTreeMap::new(),
             mounts: self.mounting.mounts().clone(),
             origins: BTreeMap::new(),
+            verify: self.verify.clone(),
         };
         self.wanted.complete(&mut spec)?;
         spec.check_logins()?;

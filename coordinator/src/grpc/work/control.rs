@@ -28,7 +28,7 @@ use tonic::{Status, Streaming};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use super::{lease, status};
+use super::{lease, status, verdicts};
 use crate::link::{Beat, Dial};
 use crate::people::{self, Caller};
 use crate::shared::Shared;
@@ -315,6 +315,11 @@ impl Connection {
         let outcome = match finished.outcome {
             Some(v1::finished::Outcome::Result(result)) => self.success(lease, result).await?,
             Some(v1::finished::Outcome::Failure(failure)) => {
+                if let (Some(pushed), Ok(leased)) =
+                    (finished.pushed, self.shared.store.leased_snapshot(lease).await)
+                {
+                    verdicts::note_pushed(&self.shared, lease, &leased, pushed).await?;
+                }
                 Outcome::Failed(Failure::try_from(failure).map_err(status::invalid)?)
             }
             Some(v1::finished::Outcome::Stopped(_)) => Outcome::Stopped,
@@ -371,6 +376,14 @@ impl Connection {
             && leased.spec.purpose.fetch().is_some()
         {
             return self.fetched(leased.project, result.fetched.take()).await;
+        }
+        if let Ok(leased) = &leased
+            && let Some(failure) =
+                verdicts::judge(&self.shared, leased, std::mem::take(&mut result.layers)).await?
+        {
+            let pushed = v1::Pushed { digest: result.digest, media_type: result.media_type };
+            verdicts::note_pushed(&self.shared, lease, leased, pushed).await?;
+            return Ok(Outcome::Failed(*failure));
         }
         let time = |ms: i64| DateTime::from_timestamp_millis(ms).filter(|_| ms != 0);
         let steps = result

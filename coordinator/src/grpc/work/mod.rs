@@ -1,4 +1,4 @@
-//! What workers call: the control stream (`control`), the source (`fetch`), what a fetch brings (`source`) and an App lends it (`clones`), events, outputs
+//! What workers call: the control stream (`control`), what layers hold (`verdicts`), the source (`fetch`), what a fetch brings (`source`) and an App lends it (`clones`), events, outputs
 //! (`receive`), tokens of registries, secrets, and ssh agents.
 
 mod clones;
@@ -7,6 +7,7 @@ mod fetch;
 mod kept;
 mod receive;
 mod source;
+mod verdicts;
 
 use std::sync::Arc;
 
@@ -291,6 +292,18 @@ impl WorkerService for Work {
     ) -> Result<Response<v1::CheckKeptResponse>, Status> {
         trusted_holder(&request)?;
         kept::check(&self.shared, request.into_inner().kept).await.map(Response::new)
+    }
+
+    async fn find_verdicts(
+        &self,
+        request: Request<v1::FindVerdictsRequest>,
+    ) -> Result<Response<v1::FindVerdictsResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let asked = request.into_inner();
+        let lease = lease(asked.lease.clone(), holder)?;
+        let leased = self.shared.store.leased_snapshot(lease).await.map_err(status::store)?;
+        may_borrow(&leased)?;
+        verdicts::find(&self.shared, &leased, asked).await.map(Response::new)
     }
 
     async fn open_source(

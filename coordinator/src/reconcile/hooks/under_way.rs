@@ -145,6 +145,8 @@ impl<'a> UnderWay<'a> {
             labels: wanted.labels.clone().into_iter().collect(),
             emulation: wanted.emulation.as_ref().map(ToString::to_string).unwrap_or_default(),
             secrets: secrets.collect(),
+            verify: wanted.verify.as_str().to_owned(),
+            verify_except: wanted.verify.exceptions().to_vec(),
             origins: fetched
                 .origin
                 .git()

@@ -9,3 +9,4 @@ pub mod retain;
 pub mod retry;
 pub mod submit;
 pub mod submitter;
+pub mod verdicts;

@@ -18,6 +18,7 @@ use farm_types::{Digest, ProjectId, Repository};
 use crate::machines::leader::Epoch;
 use crate::proof::LeaderTx;
 use crate::unreadable::readable;
+use crate::work::attempts::Lease;
 use crate::{Result, Store, StoreError, Tx, digest, state};
 
 /// A repository that is being cleaned.
@@ -288,6 +289,35 @@ impl Store {
             pushed_for.entry(digest(&row.digest)?).or_default().push(row.project.into());
         }
         Ok(pushed_for)
+    }
+
+    /// Notes what an attempt has pushed that will fail all the same. That its lease has ended is no error: then nobody notes it.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn note_pushed(
+        &self,
+        lease: Lease,
+        repositories: &[Repository],
+        digest: Digest,
+        media_type: &str,
+    ) -> Result<()> {
+        for repository in repositories {
+            sqlx::query!(
+                "INSERT INTO pushed_digests (project_id, registry, repository, digest, attempt_id, media_type)
+                 SELECT project_id, $3, $4, $5, id, $6 FROM attempts
+                 WHERE id = $1 AND lease_token = $2 AND state IN ('offered', 'running') ON CONFLICT DO NOTHING",
+                lease.attempt.as_uuid(),
+                lease.token.as_uuid(),
+                repository.registry(),
+                repository.name(),
+                &digest.as_bytes()[..],
+                media_type
+            )
+            .execute(&self.pool)
+            .await?;
+        }
+        Ok(())
     }
 
     /// Which of these something needs that was published in the repository, as far as farm knows.

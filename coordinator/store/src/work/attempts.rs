@@ -1,7 +1,7 @@
 //! Attempts while they run: their start, their words, and why they are to stop.
 
 use farm_core::life;
-use farm_types::{AttemptId, BootId, BuildSpec, JobId, JoinId, LeaseToken, ProjectId, WorkerId};
+use farm_types::{AttemptId, BootId, BuildSpec, JobId, JoinId, LeaseToken, Platform, ProjectId, WorkerId};
 use uuid::Uuid;
 
 use crate::proof::LockedExecution;
@@ -34,6 +34,8 @@ pub struct LeasedSnapshot {
     pub tree_id: farm_types::Digest,
     /// What is built.
     pub spec: BuildSpec,
+    /// For which platform.
+    pub platform: Platform,
     /// It pushes to the staging registry, and nowhere else.
     pub staged: bool,
     /// A fork proposes it.
@@ -188,7 +190,7 @@ impl Store {
     /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
         let row = sqlx::query!(
-            r#"SELECT a.project_id, a.staged, e.tree_id, e.spec, e.fork IS NOT NULL AS "proposed!" FROM attempts a
+            r#"SELECT a.project_id, a.staged, j.platform, e.tree_id, e.spec, e.fork IS NOT NULL AS "proposed!" FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
              WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
@@ -204,6 +206,7 @@ impl Store {
             project: row.project_id.into(),
             tree_id: digest(&row.tree_id)?,
             spec: from_json(row.spec)?,
+            platform: row.platform.parse().map_err(StoreError::corrupt)?,
             staged: row.staged,
             proposed: row.proposed,
         })

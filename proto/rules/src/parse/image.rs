@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
+use farm_types::spec::Verify;
 use farm_types::{Invalid, MountId, Platform, SecretName};
 
 use super::on;
@@ -13,7 +14,7 @@ use crate::problem::{Position, Problem};
 use crate::template::Template;
 
 /// What an image may say.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "on",
     "paths",
     "dockerfile",
@@ -27,6 +28,8 @@ const KEYS: [&str; 17] = [
     "secrets",
     "emulation",
     "lfs",
+    "verify",
+    "verify_except",
     "concurrency",
     "needs",
     "optional",
@@ -223,9 +226,27 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
         secrets: source.get("secrets").map(|part| secrets(&part, problems)).unwrap_or_default(),
         emulation: source.get("emulation").and_then(|part| part.parse(problems)),
         lfs: source.get("lfs").and_then(|part| part.parse(problems)).unwrap_or_default(),
+        verify: verify(source, problems),
         supersede,
         needs: Vec::new(),
     }
+}
+
+/// Whether the image's programs have to be of its platforms, and which needn't.
+fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Verify {
+    let except = source.get("verify_except").map(|part| {
+        part.each("/opt/x86/**", problems, |part, problems| {
+            let text = part.text(problems)?;
+            part.take(Verify::new("elf", vec![text.to_owned()]), problems)?;
+            Some(text.to_owned())
+        })
+    });
+    let except = except.unwrap_or_default();
+    let said = source.get("verify").and_then(|part| {
+        let word = part.text(problems)?;
+        part.take(Verify::new(word, except.clone()), problems)
+    });
+    said.unwrap_or(Verify::Elf { except })
 }
 
 /// A path of the repository, without `.` in it.

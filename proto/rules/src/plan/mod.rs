@@ -7,6 +7,7 @@ mod tags;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use farm_types::spec::Verify;
 use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, SecretName};
 
 use crate::event::{Event, EventKind};
@@ -104,6 +105,8 @@ pub struct Wanted {
     pub emulation: Option<Emulation>,
     /// `--lfs`.
     pub lfs: Lfs,
+    /// `--verify`, `--verify-except`.
+    pub verify: Verify,
     /// It ends older builds of this image and ref that haven't ended.
     pub supersedes: bool,
     /// The images of this plan that are to be built before; if one of them fails it isn't built.
@@ -179,6 +182,7 @@ fn wanted(image: &Image, needs: Vec<String>, event: &Event, facts: &Facts) -> Wa
         optional: image.optional.clone(),
         emulation: image.emulation,
         lfs: image.lfs,
+        verify: image.verify.clone(),
         supersedes: image.supersede.unwrap_or(by_default),
         needs,
         because_of: None,

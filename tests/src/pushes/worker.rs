@@ -102,7 +102,7 @@ async fn answer(
             let outcome = Some(Outcome::Result(pushed.await.unwrap()));
             // Every second one, so that there is one that isn't late.
             if of.1.is_multiple_of(2) && !supersedes(&of.0) {
-                let finished = v1::Finished { lease: Some(lease), outcome, self_check: None };
+                let finished = v1::Finished { lease: Some(lease), outcome, self_check: None, pushed: None };
                 held.push(Late { of, signs: LATEST, finished });
                 return Some(());
             }

@@ -294,7 +294,9 @@ impl Runner {
         let verified = verify(&ready.engine, (&self.client, lease), digest, platform, excepted).await;
         let Verified { layers, unseen } = verified?;
         if let Some(why) = unseen {
-            let text = format!("whether the image's programs are for {platform} was not looked at: {why}");
+            let text = format!(
+                "not all of the image was looked at for programs of other machines than {platform}: {why}"
+            );
             // An error: nobody listens.
             let _ = events.send(notice(text)).await;
         }

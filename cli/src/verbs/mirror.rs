@@ -42,13 +42,14 @@ Examples:
   farm mirror python:3.11-slim --platform linux/amd64,linux/arm64 --per-arch-tags
   farm mirror registry.example/base/debian:12 localhost:5002/debian:12-base
 
-A copy (farm copy --help) by another name: only what isn't there yet is fetched, and once more, when
-SRC hasn't moved, next to nothing. Without DST it goes to the registry that all projects of the farm
-share, if there is one (that of farm up is, localhost:5002): python:3.11-slim becomes
-localhost:5002/python:3.11-slim, and registry.example/base/debian:12 localhost:5002/base/debian:12.
+A copy (farm copy --help) by another name: only what isn't there yet is fetched, and once more,
+when SRC hasn't moved, next to nothing. Without DST it goes to the registry that all projects of
+the farm share, if there is one (that of farm up is, localhost:5002): python:3.11-slim becomes
+localhost:5002/python:3.11-slim, and registry.example/base/debian:12
+localhost:5002/base/debian:12.
 
-With --per-arch-tags each tag is a copy of its own, after that of the index. One that fails keeps no
-other from being made; which those are is said at the end, and once more makes what is missing.
+With --per-arch-tags each tag is a copy of its own, after that of the index. One that fails keeps
+no other from being made; which those are is said at the end, and once more makes what is missing.
 
 Exit codes: those of farm submit";
 

@@ -28,11 +28,16 @@ pub const RULES: u32 = 1;
 /// So many bytes of a file are its head.
 pub const HEAD_BYTES: usize = 20;
 /// So many paths are kept of each machine's files; the others are counted.
-pub const MOST_PATHS: usize = 50;
+pub const MOST_PATHS: usize = 8;
+/// So long a path is kept, bytes.
+pub const PATH_BYTES: usize = 256;
 /// An image has so many layers at most, as engines take no more.
-pub const MOST_LAYERS: usize = 1000;
-/// So many patterns may be excepted by a build.
-const MOST_EXCEPTIONS: usize = 100;
+pub const MOST_LAYERS: usize = 200;
+/// So many patterns may be excepted by a build, each of so many bytes at most.
+const MOST_EXCEPTIONS: usize = 50;
+const EXCEPTION_BYTES: usize = 128;
+/// So many files are held against them; of more nobody is sure.
+const MOST_FILES: usize = 2000;
 
 /// What honest images hold of other machines, as patterns of `.dockerignore`. Anything else has to be excepted by name.
 pub const EXCEPTED: &[&str] = &[
@@ -151,7 +156,14 @@ impl LayerVerdict {
             });
         let files = &mut self.found[at];
         files.count += 1;
-        files.paths.push(path.to_owned());
+        files.paths.push(
+            path.chars()
+                .scan(0, |length, c| {
+                    *length += c.len_utf8();
+                    (*length <= PATH_BYTES).then_some(c)
+                })
+                .collect(),
+        );
     }
 
     /// The same with so few paths that it can be kept.
@@ -205,10 +217,15 @@ pub fn judge<'a>(
     excepted: &PatternSet,
 ) -> Judgement {
     let layers: Vec<Layer<'_>> = layers.into_iter().collect();
-    let mut unsure = Vec::new();
+    let (mut unsure, mut judged) = (Vec::new(), 0);
     for (i, layer) in layers.iter().enumerate() {
         let found = layer.verdict.iter().flat_map(|verdict| &verdict.found);
         for files in found.filter(|files| !runs(platform, &files.architecture)) {
+            judged += files.paths.len();
+            if judged > MOST_FILES {
+                unsure.push(*layer.diff_id);
+                continue;
+            }
             let mut left = files.paths.iter().filter(|path| !excepted.is_excluded(path));
             let kept = u64::try_from(files.paths.len()).unwrap_or(u64::MAX);
             let untold = files.count.saturating_sub(kept);
@@ -235,6 +252,12 @@ impl Foreign {
     pub fn failure(&self, platform: &Platform) -> Failure {
         let Self { layer, layers, diff_id, path, architecture, more } = self;
         let path: String = path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        // As a pattern and in a shell it has to be what it is.
+        let is_plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "._/+-".contains(c));
+        let except = match is_plain && *more == 0 {
+            true => format!("--verify-except '{path}'"),
+            false => "--verify-except 'PATTERN'".to_owned(),
+        };
         let others = match more {
             0 => String::new(),
             1 => ", and so is one more file of the layer".to_owned(),
@@ -243,8 +266,8 @@ impl Foreign {
         let message = format!(
             "/{path} in layer {layer} of {layers} ({diff_id}) is for {architecture}, and the image is for {platform}{others}: a base \
              image that has no {platform}, or a file that was copied from another platform's build. Take a base image with all \
-             platforms, or a stage for each (FROM final_$TARGETARCH); if it is meant to be there, except it (--verify-except \
-             '{path}'), or turn the check off (--verify off)"
+             platforms, or a stage for each (FROM final_$TARGETARCH); if it is meant to be there, except it \
+             ({except}), or turn the check off (--verify off)"
         );
         Failure::new(Cause::User, FailureCode::ForeignPrograms, message)
     }
@@ -260,6 +283,10 @@ impl Verify {
         if except.len() > MOST_EXCEPTIONS {
             let cure = format!("there may be {MOST_EXCEPTIONS}; one may name a folder, or have ** in it");
             return Err(Invalid::new("exceptions", except.len().to_string(), cure));
+        }
+        if let Some(long) = except.iter().find(|pattern| pattern.len() > EXCEPTION_BYTES) {
+            let cure = format!("a pattern has at most {EXCEPTION_BYTES} bytes; name a folder above");
+            return Err(Invalid::new("exception", long, cure));
         }
         let set = PatternSet::from_lines(except.iter().map(|path| path.trim_start_matches('/')));
         set.map(Some).map_err(|error| Invalid::new("exception", error.value, error.cure))

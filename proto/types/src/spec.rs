@@ -92,10 +92,11 @@ pub struct BuildSpec {
 }
 
 /// What is looked at in a result before it counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// Nothing.
+    #[default]
     Off,
     /// Whether its programs are of its platform's machine ([`crate::elf`]).
     Elf {
@@ -105,19 +106,14 @@ pub enum Verify {
     },
 }
 
-impl Default for Verify {
-    fn default() -> Self {
-        Self::Elf { except: Vec::new() }
-    }
-}
-
 impl Verify {
-    /// Reads `elf` or `off` (empty: as nobody has said) with what is excepted.
+    /// Reads `elf` or `off` with what is excepted (empty: as nobody has said, which is `elf` only where something is excepted).
     ///
     /// # Errors
     /// Another word, exceptions of nothing, or one that is no pattern.
     pub fn new(word: &str, except: Vec<String>) -> Result<Self, Invalid> {
         let verify = match word {
+            "" if except.is_empty() => Self::Off,
             "" | "elf" => Self::Elf { except },
             "off" if except.is_empty() => Self::Off,
             "off" => {

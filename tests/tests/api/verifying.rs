@@ -14,6 +14,7 @@ async fn submit(client: &mut Client, key: &str, change: impl FnOnce(&mut v1::Bui
     let mut spec = v1::BuildSpec {
         snapshot: Some(snapshot),
         platforms: vec!["linux/amd64".to_owned()],
+        verify: "elf".to_owned(),
         ..Default::default()
     };
     change(&mut spec);

@@ -7,11 +7,14 @@
 //!
 //! Nothing is believed: whoever asks compares the digest.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use farm_types::Digest;
 use http::uri::PathAndQuery;
 use prost::Message;
 
+use tokio::time::timeout;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -22,6 +25,9 @@ use super::engine::error::reason;
 const READ: &str = "/containerd.services.content.v1.Content/Read";
 /// The longest piece that is taken, bytes; containerd sends at most 1 MiB.
 const MAX_PIECE_BYTES: usize = 8 << 20;
+
+/// How long an engine may take for its next piece.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `ReadContentRequest`; the fields that aren't here are 0: from the beginning, all of it.
 #[derive(Clone, PartialEq, Message)]
@@ -63,6 +69,10 @@ impl From<Status> for Unreadable {
     }
 }
 
+fn silent() -> Unreadable {
+    Unreadable::Lost("the engine doesn't answer".to_owned())
+}
+
 /// Something that is being read, on a connection of its own.
 pub struct Reading(Streaming<ContentRead>);
 
@@ -78,13 +88,14 @@ impl Engine {
             .await
             .map_err(|error| Unreadable::Lost(farm_types::chain::innermost(&error).to_string()))?;
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_PIECE_BYTES);
-        client
-            .ready()
+        timeout(PATIENCE, client.ready())
             .await
+            .map_err(|_| silent())?
             .map_err(|error| Unreadable::Lost(farm_types::chain::innermost(&error).to_string()))?;
         let request = Request::new(ReadContent { digest: digest.to_string() });
         let codec = ProstCodec::<ReadContent, ContentRead>::default();
-        let answer = client.server_streaming(request, PathAndQuery::from_static(READ), codec).await?;
+        let answer = client.server_streaming(request, PathAndQuery::from_static(READ), codec);
+        let answer = timeout(PATIENCE, answer).await.map_err(|_| silent())??;
         Ok(Reading(answer.into_inner()))
     }
 }
@@ -95,6 +106,7 @@ impl Reading {
     /// # Errors
     /// It broke off, or isn't there after all: some engines say so only now.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Unreadable> {
-        Ok(self.0.message().await?.map(|piece| piece.data))
+        let next = timeout(PATIENCE, self.0.message()).await.map_err(|_| silent())?;
+        Ok(next?.map(|piece| piece.data))
     }
 }

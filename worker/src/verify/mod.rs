@@ -3,7 +3,7 @@
 //! The engine is asked for the manifest, the configuration and those layers that nobody has looked through yet ([`layer`]); what is
 //! known of others the coordinator says ([`crate::link::verdicts`]), which gets the new verdicts with the result, and judges once more.
 //! What the engine hasn't got (layers of a base image that nothing was done with) or can't give is not looked at: that ends no build,
-//! it is logged, and where nothing could be read at all, the build's log says so.
+//! it is logged, and the build's log says so.
 
 mod layer;
 mod tarball;
@@ -28,7 +28,7 @@ use crate::link::verdicts;
 /// The longest manifest, index or configuration.
 const DOCUMENT_BYTES: usize = 8 << 20;
 /// How long all of it may take. What wasn't read by then isn't looked at.
-const WITHIN: Duration = Duration::from_secs(15 * 60);
+const WITHIN: Duration = Duration::from_secs(5 * 60);
 /// Pieces of a layer between the engine and who looks through it; of up to 1 MiB.
 const AHEAD: usize = 4;
 
@@ -37,7 +37,7 @@ const AHEAD: usize = 4;
 pub(crate) struct Verified {
     /// All layers, from the lowest; empty: they aren't known.
     pub(crate) layers: Vec<v1::CheckedLayer>,
-    /// Why nothing could be looked at, for people.
+    /// Why not all could be looked at, for people.
     pub(crate) unseen: Option<String>,
 }
 
@@ -67,7 +67,8 @@ pub(crate) async fn verify(
         }
     };
     let diff_ids: Vec<Digest> = stored.iter().map(|layer| layer.diff_id).collect();
-    let mut known = verdicts::find(client, lease, &diff_ids).await;
+    let found = timeout_at(until, verdicts::find(client, lease, &diff_ids)).await;
+    let mut known = found.unwrap_or_default();
     let mut new: HashMap<Digest, LayerVerdict> = HashMap::new();
     let mut reading = Reading { engine, until, read: 0 };
     for layer in &stored {
@@ -78,18 +79,25 @@ pub(crate) async fn verify(
             new.insert(layer.diff_id, verdict);
         }
     }
-    let judged = |known: &HashMap<Digest, LayerVerdict>| {
-        let layers = diff_ids.iter().map(|diff_id| Layer { diff_id, verdict: known.get(diff_id) });
-        elf::judge(layers, platform, excepted)
+    let judged = async |known: &HashMap<Digest, LayerVerdict>| {
+        let layers: Vec<(Digest, Option<LayerVerdict>)> =
+            diff_ids.iter().map(|diff_id| (*diff_id, known.get(diff_id).cloned())).collect();
+        let (platform, excepted) = (platform.clone(), excepted.clone());
+        // Patterns and paths are whoever's: of many it takes a while.
+        let judging = tokio::task::spawn_blocking(move || {
+            let layers = layers.iter().map(|(diff_id, verdict)| Layer { diff_id, verdict: verdict.as_ref() });
+            elf::judge(layers, &platform, &excepted)
+        });
+        judging.await.unwrap_or(Judgement::Unsure(Vec::new()))
     };
-    let mut judgement = judged(&known);
+    let mut judgement = judged(&known).await;
     if let Judgement::Unsure(again) = &judgement {
         for layer in stored.iter().filter(|layer| again.contains(&layer.diff_id)) {
             if let Some(verdict) = reading.look(layer).await {
                 known.insert(layer.diff_id, verdict);
             }
         }
-        judgement = judged(&known);
+        judgement = judged(&known).await;
     }
     let layers = diff_ids.len();
     let unread = diff_ids.iter().filter(|diff_id| !known.contains_key(diff_id)).count();
@@ -97,11 +105,15 @@ pub(crate) async fn verify(
     if let Judgement::Foreign(foreign) = judgement {
         return Err(Box::new(foreign.failure(platform)));
     }
+    let unseen = match judgement {
+        Judgement::Unsure(_) => Some("it has more files of other machines than can be held against what is excepted".to_owned()),
+        _ => (unread > 0).then(|| format!("{unread} of its {layers} layers the engine can't give, or they are packed in a way that isn't known here")),
+    };
     let layers = diff_ids.iter().map(|diff_id| v1::CheckedLayer {
         diff_id: diff_id.to_string(),
         verdict: new.remove(diff_id).map(Into::into),
     });
-    Ok(Verified { layers: layers.collect(), unseen: None })
+    Ok(Verified { layers: layers.collect(), unseen })
 }
 
 /// A layer as the engine stores it.

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 /// The archive's unit.
 const BLOCK: usize = 512;
 /// The longest path that is known.
-const NAME_BYTES: u64 = 4096;
+const NAME_BYTES: u64 = 1024;
 /// The longest extended header that is read: it may hold the path.
 const EXTENDED_BYTES: u64 = 1 << 20;
 
@@ -96,7 +96,8 @@ impl Next {
             let record = record.strip_suffix(b"\n").unwrap_or(record);
             let value = |key: &[u8]| record.strip_prefix(key);
             if let Some(path) = value(b"path=").or_else(|| value(b"GNU.sparse.name=")) {
-                self.path = Some(path.to_vec());
+                let longest = usize::try_from(NAME_BYTES).unwrap_or(usize::MAX);
+                self.path = Some(path[..path.len().min(longest)].to_vec());
             } else if let Some(size) = value(b"size=") {
                 self.size = std::str::from_utf8(size).ok().and_then(|text| text.parse().ok());
             }

@@ -12,7 +12,7 @@ use farm_store::builds::record::{self, JobResult};
 use farm_store::machines::certificates::ShownWorker;
 use farm_store::machines::workers::{Joined, OVERTAKEN, Registration};
 use farm_store::sources::partial::Missing;
-use farm_store::work::attempts::Lease;
+use farm_store::work::attempts::{Lease, LeasedSnapshot};
 use farm_store::work::decide::PublishLimit;
 use farm_store::work::finish::{Outcome, Step};
 use farm_types::ids::check_worker_name;
@@ -318,7 +318,7 @@ impl Connection {
                 if let (Some(pushed), Ok(leased)) =
                     (finished.pushed, self.shared.store.leased_snapshot(lease).await)
                 {
-                    verdicts::note_pushed(&self.shared, lease, &leased, pushed).await?;
+                    self.note_pushed(lease, &leased, pushed).await;
                 }
                 Outcome::Failed(Failure::try_from(failure).map_err(status::invalid)?)
             }
@@ -370,6 +370,13 @@ impl Connection {
         }
     }
 
+    /// Notes what was pushed and isn't published; what can't be noted stays where it is.
+    async fn note_pushed(&self, lease: Lease, leased: &LeasedSnapshot, pushed: v1::Pushed) {
+        if let Err(error) = verdicts::note_pushed(&self.shared, lease, leased, pushed).await {
+            tracing::warn!(%error, "what was pushed can't be noted");
+        }
+    }
+
     async fn success(&self, lease: Lease, mut result: v1::JobResult) -> Result<Outcome, Status> {
         let leased = self.shared.store.leased_snapshot(lease).await;
         if let Ok(leased) = &leased
@@ -377,13 +384,16 @@ impl Connection {
         {
             return self.fetched(leased.project, result.fetched.take()).await;
         }
-        if let Ok(leased) = &leased
-            && let Some(failure) =
-                verdicts::judge(&self.shared, leased, std::mem::take(&mut result.layers)).await?
-        {
-            let pushed = v1::Pushed { digest: result.digest, media_type: result.media_type };
-            verdicts::note_pushed(&self.shared, lease, leased, pushed).await?;
-            return Ok(Outcome::Failed(*failure));
+        let layers = std::mem::take(&mut result.layers);
+        if let Ok(leased) = &leased {
+            // What can't be judged here the worker has judged; its end is taken all the same.
+            let judged = verdicts::judge(&self.shared, leased, layers).await;
+            let judged = judged.inspect_err(|error| tracing::warn!(%error, "an image can't be verified"));
+            if let Ok(Some(failure)) = judged {
+                let pushed = v1::Pushed { digest: result.digest, media_type: result.media_type };
+                self.note_pushed(lease, leased, pushed).await;
+                return Ok(Outcome::Failed(*failure));
+            }
         }
         let time = |ms: i64| DateTime::from_timestamp_millis(ms).filter(|_| ms != 0);
         let steps = result

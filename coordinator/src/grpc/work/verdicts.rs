@@ -51,10 +51,9 @@ pub(crate) async fn judge(
     layers: Vec<v1::CheckedLayer>,
 ) -> Result<Option<Box<Failure>>, Status> {
     let Some(excepted) = leased.spec.verify.excepted().map_err(status::invalid)? else { return Ok(None) };
-    if layers.is_empty() {
+    if layers.is_empty() || layers.len() > MOST_LAYERS {
         return Ok(None);
     }
-    few_enough(layers.len())?;
     let layers: Result<Vec<_>, Invalid> = layers.into_iter().map(checked).collect();
     let layers = layers.map_err(status::invalid)?;
     let diff_ids: Vec<Digest> = layers.iter().map(|(diff_id, _)| *diff_id).collect();
@@ -65,16 +64,23 @@ pub(crate) async fn judge(
         .filter_map(|(diff_id, verdict)| Some((diff_id, verdict?)))
         .filter(|(diff_id, _)| !known.contains_key(diff_id))
         .collect();
-    let of = |diff_id: &Digest| known.get(diff_id).or_else(|| new.get(diff_id));
-    let seen = diff_ids.iter().map(|diff_id| Layer { diff_id, verdict: of(diff_id) });
-    let judgement = elf::judge(seen, &leased.platform, &excepted);
+    let of = |diff_id: &Digest| known.get(diff_id).or_else(|| new.get(diff_id)).cloned();
+    let seen: Vec<(Digest, Option<LayerVerdict>)> =
+        diff_ids.iter().map(|diff_id| (*diff_id, of(diff_id))).collect();
+    let platform = leased.platform.clone();
+    // Patterns and paths are whoever's: of many it takes a while.
+    let judging = tokio::task::spawn_blocking(move || {
+        let seen = seen.iter().map(|(diff_id, verdict)| Layer { diff_id, verdict: verdict.as_ref() });
+        elf::judge(seen, &platform, &excepted)
+    });
+    let judgement = judging.await.unwrap_or(Judgement::Unsure(Vec::new()));
     if !new.is_empty() && !leased.staged && !leased.proposed {
         let new: Vec<(Digest, LayerVerdict)> = new.into_iter().collect();
         shared.store.keep_layer_verdicts(leased.project, RULES, &new).await.map_err(status::store)?;
     }
     Ok(match judgement {
         Judgement::Foreign(foreign) => Some(Box::new(foreign.failure(&leased.platform))),
-        // The worker has looked at all of these files.
+        // The worker has looked at all of these files, or has said that it couldn't.
         Judgement::Right | Judgement::Unsure(_) => None,
     })
 }

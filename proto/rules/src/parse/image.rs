@@ -246,7 +246,7 @@ fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Verify {
         let word = part.text(problems)?;
         part.take(Verify::new(word, except.clone()), problems)
     });
-    said.unwrap_or(Verify::Elf { except })
+    said.or_else(|| Verify::new("", except).ok()).unwrap_or_default()
 }
 
 /// A path of the repository, without `.` in it.

@@ -195,7 +195,7 @@ impl Store {
         Ok(is_placed.fetch_one(&self.pool).await?)
     }
 
-    /// Where a ref was before it was at this commit: as it was seen last, and as deliveries about it say, one before the other.
+    /// Where a ref was before it was at this commit, as deliveries about it say, one before the other.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -206,11 +206,7 @@ impl Store {
                    UNION
                    SELECT d.moved_from, b.steps + 1 FROM behind b JOIN deliveries d ON d.moved_to = b.commit_id
                    WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from IS NOT NULL AND b.steps < 50)
-               SELECT commit_id AS "before!" FROM behind WHERE commit_id <> $4
-               UNION SELECT placed FROM ref_heads
-               WHERE project_id = $1 AND hook_id = $2 AND git_ref = $3 AND placed IS NOT NULL AND placed <> $4
-                 -- Unless it is known to have been moved on from there.
-                 AND NOT EXISTS (SELECT FROM deliveries d WHERE d.project_id = $1 AND d.hook_id = $2 AND d.pushes = $3 AND d.moved_from = $4)"#,
+               SELECT DISTINCT commit_id AS "before!" FROM behind WHERE commit_id <> $4"#,
             of.project.as_uuid(),
             of.hook.as_uuid(),
             git_ref.as_str(),

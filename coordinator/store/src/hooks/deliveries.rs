@@ -341,10 +341,10 @@ impl Store {
                       EXISTS (SELECT FROM hook_tokens t WHERE t.project_id = h.project_id AND t.hook_id = h.id) AS "is_told!"
                FROM deliveries d JOIN hooks h ON h.project_id = d.project_id AND h.id = d.hook_id JOIN projects p ON p.id = d.project_id
                WHERE d.state = 'received' AND d.due_at <= farm_now()
-                 AND (d.git_ref IS NULL OR d.looks OR d.order_key IS NOT NULL OR NOT EXISTS (
+                 AND (d.pushes IS DISTINCT FROM d.git_ref OR d.looks OR d.order_key IS NOT NULL OR NOT EXISTS (
                      SELECT FROM deliveries o WHERE o.project_id = d.project_id AND o.hook_id = d.hook_id AND o.git_ref = d.git_ref
                        AND o.id <> d.id AND o.state = 'received' AND o.order_key IS NULL
-                       AND (o.looks OR (o.sequence > d.sequence AND o.due_at <= farm_now() AND d.pushes = d.git_ref AND o.pushes = o.git_ref))))
+                       AND (o.looks OR (o.sequence > d.sequence AND o.due_at <= farm_now() AND o.pushes = o.git_ref))))
                ORDER BY d.due_at, d.sequence LIMIT $1"#,
             most
         )

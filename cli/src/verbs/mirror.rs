@@ -93,6 +93,11 @@ fn beneath(shared: &[String], from: &ImageRef) -> std::result::Result<ImageTag, 
         (_, None) => {
             Err(Invalid::new("mirror", from.to_string(), format!("it has no tag that it could get; {which}")))
         }
+        // Its own tag would become another image.
+        ([registry], _) if format!("{registry}/{name}").parse() == Ok(from.repository.clone()) => {
+            let why = format!("it is in the registry to which it would go by itself already; {which}");
+            Err(Invalid::new("mirror", from.to_string(), why))
+        }
         ([registry], Some(tag)) if registry != "*" => format!("{registry}/{name}:{tag}").parse(),
         _ => {
             let all = shared.join(", ");
@@ -201,6 +206,8 @@ mod tests {
         let many = to(&["a.example", "b.example"], "debian:12").unwrap_err();
         assert!(many.contains("a.example, b.example, which is no single registry"), "{many}");
         assert!(to(&["*"], "debian:12").is_err());
+        let there = to(&own, "localhost:5002/app:1").unwrap_err();
+        assert!(there.contains("already; say to where: REGISTRY/app:1"), "{there}");
         let digest = farm_types::Digest::of(b"x");
         let bare = to(&own, &format!("debian@{digest}")).unwrap_err();
         assert!(bare.contains("no tag that it could get; say to where: REGISTRY/debian:TAG"), "{bare}");

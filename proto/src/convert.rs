@@ -1,6 +1,6 @@
 //! Wire to domain and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
@@ -125,8 +125,12 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if platforms.is_empty() {
             return Err(Invalid::new("platform", "", "name at least one, for example linux/amd64"));
         }
-        let optional =
-            spec.optional_platforms.iter().map(|text| text.parse()).collect::<Result<Vec<_>, Invalid>>()?;
+        let optional = spec
+            .optional_platforms
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<BTreeSet<Platform>, Invalid>>()?;
+        let optional: Vec<Platform> = optional.into_iter().collect();
         Self::check_optional(&platforms, &optional)?;
         let (tags, timeout_ms) = (tags(&spec.tags)?, timeout(spec.timeout_ms)?);
         let dockerfile = if spec.dockerfile.is_empty() { "Dockerfile".to_owned() } else { spec.dockerfile };

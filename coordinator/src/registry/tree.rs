@@ -15,7 +15,7 @@ use super::image::{ChildError, in_json};
 use super::{By, Manifest};
 
 /// So many manifests one image has at most, so many bytes together, so many blobs, and so deep indexes list indexes.
-const MOST_MANIFESTS: usize = 1000;
+pub const MOST_MANIFESTS: usize = 1000;
 const MOST_BYTES: usize = 32 << 20;
 const MOST_BLOBS: usize = 20_000;
 const DEEPEST: usize = 3;

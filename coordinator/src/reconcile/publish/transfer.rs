@@ -24,7 +24,7 @@ use super::LOOKS;
 use super::put::by_login;
 use crate::registry::copy::Mounted;
 use crate::registry::image::{ChildError, in_json};
-use crate::registry::tree::{self, Tree};
+use crate::registry::tree::{self, MOST_MANIFESTS, Tree};
 use crate::registry::{By, Manifest, RegistryError};
 use crate::shared::Shared;
 
@@ -199,6 +199,10 @@ async fn index(
         // As whoever puts it will read it.
         let document: IndexDocument =
             serde_json::from_slice(&root.bytes).map_err(|error| unfit(&in_json(&error)))?;
+        // Also where all of them are at the destination, so that nothing else of the source is read.
+        if document.manifests.len() > MOST_MANIFESTS {
+            return Err(unfit(&format!("it has more than {MOST_MANIFESTS} manifests")));
+        }
         manifests.extend(document.manifests.iter().map(|entry| entry.digest));
     }
     cut(Index { bytes: root.bytes, digest, media_type, manifests }, &copy.platforms).map_err(

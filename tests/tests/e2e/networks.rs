@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use farm_tests::database::psql;
 use farm_tests::farm::{Farm, WorkerSpec};
 use farm_tests::network::{Network, Weather};
+use serde_json::Value;
 
 use crate::gate::Gate;
 use crate::support::*;
@@ -60,8 +61,12 @@ fn a_worker_behind_a_silent_or_lossy_network_loses_its_lease_or_nothing() {
         let history = record["platforms"][0]["history"].as_array().unwrap();
         let lost = history.iter().filter(|attempt| attempt["state"] == "lost").count();
         assert_eq!(lost, usize::from(is_long), "{weather:?}: {record:#}");
-        // A worker may give one back, as it hasn't quite ended the one before.
-        let tried = history.iter().filter(|attempt| attempt["state"] != "released").count();
+        // A worker may give one back, as it hasn't quite ended the one before; and where the far one's engine pushes the same blobs at the
+        // same moment, the registry may not know one of them yet, which is tried again.
+        let is_told = |attempt: &&Value| {
+            attempt["state"] != "released" && attempt["failure"]["code"] != "registry_unavailable"
+        };
+        let tried = history.iter().filter(is_told).count();
         assert_eq!(tried, 1 + lost, "{weather:?}: {record:#}");
         assert_eq!(record["index_digest"], digest_of(&raw(&tag).unwrap()), "{weather:?}");
         network.set(Weather::Fair);

@@ -6,11 +6,11 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose, Verify};
 use farm_types::{
-    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, Offer, Platform,
+    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, MediaTypes, Offer, Placement, Platform,
     PullMode, RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
 };
 
-use crate::{fetch, v1};
+use crate::{fetch, packaging, v1};
 
 /// The longest timeout of a build: sums of times stay in their range.
 const LONGEST_TIMEOUT_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -45,6 +45,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
             no_cache: spec.no_cache,
             pull: spec.pull == PullMode::Always,
             provenance: spec.provenance.as_str().to_owned(),
+            sbom_generator: spec.sbom.as_ref().map(ToString::to_string).unwrap_or_default(),
             named_contexts: spec
                 .named_contexts
                 .iter()
@@ -104,8 +105,18 @@ impl From<&BuildSpec> for v1::BuildSpec {
                 false => spec.verify.as_str().to_owned(),
             },
             verify_except: spec.verify.exceptions().to_vec(),
+            media_types: unless_usual(spec.packaging.media_types, MediaTypes::as_str),
+            annotations: spec.packaging.annotations.iter().map(Into::into).collect(),
+            attestations: unless_usual(spec.packaging.attestations, Placement::as_str),
+            rewrite_timestamp: spec.packaging.rewrite_timestamp,
+            expected: spec.expected.iter().map(Into::into).collect(),
         }
     }
+}
+
+/// The word for what differs from what holds unless it is said.
+fn unless_usual<T: Default + PartialEq + Copy>(value: T, word: impl FnOnce(T) -> &'static str) -> String {
+    if value == T::default() { String::new() } else { word(value).to_owned() }
 }
 
 impl TryFrom<v1::BuildSpec> for BuildSpec {
@@ -167,7 +178,8 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         } else {
             spec.single_platform.parse()?
         };
-        single_platform.check(platforms.len(), provenance)?;
+        let form = packaging::packaging(&spec)?;
+        let expected = packaging::expected(&spec.expected, &tags)?;
         let exports = exports(spec.exports, &purpose)?;
         let image_names = spec.image_names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];
@@ -197,7 +209,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
                 Ok((name, context))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let spec = Self {
             snapshot: SnapshotRef {
                 tree_id: snapshot.tree_id.parse()?,
                 content_key: snapshot.content_key.parse()?,
@@ -214,6 +226,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             run,
             pull: if spec.pull { PullMode::Always } else { PullMode::Default },
             provenance,
+            sbom: packaging::generator(&spec.sbom_generator)?,
             single_platform,
             named_contexts,
             emulation: if spec.emulation.is_empty() { Default::default() } else { spec.emulation.parse()? },
@@ -225,7 +238,11 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             partial: spec.partial.into_iter().map(|(root, all)| (root, all.patterns)).collect(),
             origins: fetch::origins(spec.origins, spec.archive_origins)?,
             verify: Verify::new(&spec.verify, spec.verify_except)?,
-        })
+            packaging: form,
+            expected,
+        };
+        spec.check_packaging()?;
+        Ok(spec)
     }
 }
 
@@ -265,7 +282,12 @@ impl From<&CopySpec> for v1::CopySpec {
 fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Invalid> {
     let verb = if copy.verb.is_empty() { CopyVerb::default() } else { copy.verb.parse()? };
     let from: ImageRef = copy.from.parse()?;
-    let alone = v1::BuildSpec { tags: spec.tags.clone(), copy: spec.copy.clone(), ..said(spec) };
+    let alone = v1::BuildSpec {
+        tags: spec.tags.clone(),
+        expected: spec.expected.clone(),
+        copy: spec.copy.clone(),
+        ..said(spec)
+    };
     if *spec != alone {
         let cure = "with a copy nothing but tags can be said of a build; leave the rest out";
         return Err(Invalid::new("copy", copy.from.as_str(), cure));
@@ -276,6 +298,7 @@ fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Inval
     }
     Ok(BuildSpec {
         timeout_ms: timeout(spec.timeout_ms)?,
+        expected: packaging::expected(&spec.expected, &tags)?,
         ..BuildSpec::to_copy(CopySpec { from, verb, platforms: platforms(&copy.platforms)? }, tags)
     })
 }

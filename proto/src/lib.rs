@@ -116,6 +116,7 @@ pub mod convert;
 mod fetch;
 pub mod layers;
 pub mod notify;
+mod packaging;
 
 /// The compiled descriptors of all files, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use farm_dockerfile::Selection;
 use farm_proto::v1;
+use farm_types::packaging::Level;
 use farm_types::pattern::PatternSet;
 use farm_types::spec::Purpose;
-use farm_types::{BuildSpec, Digest, Invalid, Platform, ProjectId, RegistryHost, Repository};
+use farm_types::{BuildSpec, Digest, Invalid, MediaTypes, Platform, ProjectId, RegistryHost, Repository};
 
-use crate::buildkit::{Bound, Bounds, Export, Fetches, Grant, Images, Lending, Login, Public, Solve, Tokens};
+use crate::buildkit::{Bound, Bounds, Export, Fetches, Grant, ImageForm, Images, Lending, Login, Public, Solve, Tokens};
 use crate::mask::Mask;
 use crate::snapshot::fetch::Roots;
 
@@ -143,6 +144,12 @@ impl Order {
             })
             .collect();
         let key = format!("{}\n{}", self.caches, self.spec.dockerfile);
+        let packaging = &self.spec.packaging;
+        let form = ImageForm {
+            docker: packaging.media_types == MediaTypes::Docker,
+            annotations: packaging.annotations_of(Level::Manifest, Some(&self.platform)),
+            rewrite_timestamp: packaging.rewrite_timestamp,
+        };
         Solve {
             platform: self.platform,
             target: self.spec.target,
@@ -153,6 +160,8 @@ impl Order {
             run: self.spec.run,
             pull: self.spec.pull,
             provenance: self.spec.provenance,
+            sbom: self.spec.sbom,
+            form,
             named_contexts: self.spec.named_contexts,
             partial: self.spec.partial.iter().map(|(root, all)| (root.clone(), Selection::of(all))).collect(),
             roots,

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Read};
 use std::path::Path;
 use std::time::Instant;
 
-use farm_proto::v1::{Build, Output, ReleaseOutputsRequest};
+use farm_proto::v1::{Build, BuildSpec, Output, ReleaseOutputsRequest};
 use farm_types::{Platform, Provenance};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -100,8 +100,7 @@ pub(crate) async fn deliver(
     let spec = build.spec.clone().unwrap_or_default();
     let platforms: Vec<Platform> =
         spec.platforms.iter().map(|platform| platform.parse()).collect::<Result<_, farm_types::Invalid>>()?;
-    let provenance: Provenance = spec.provenance.parse()?;
-    let (_, places) = wanted.exports(&platforms, provenance)?;
+    let (_, places) = wanted.exports(&platforms, attests(&spec))?;
     let mut engines = engines.iter();
     let mut all = Vec::new();
     for (asked, export) in wanted.asked.iter().zip(places) {
@@ -157,13 +156,17 @@ pub(crate) async fn deliver(
     Ok(all)
 }
 
+/// Whether a build that was asked for so makes attestations.
+fn attests(spec: &BuildSpec) -> bool {
+    !["", Provenance::Off.as_str()].contains(&spec.provenance.as_str()) || !spec.sbom_generator.is_empty()
+}
+
 /// The bytes of all outputs that are to be received.
 pub fn total(build: &Build, wanted: &Wanted) -> u64 {
     let spec = build.spec.clone().unwrap_or_default();
     let platforms: Vec<Platform> =
         spec.platforms.iter().filter_map(|platform| platform.parse().ok()).collect();
-    let provenance: Provenance = spec.provenance.parse().unwrap_or_default();
-    let Ok((_, places)) = wanted.exports(&platforms, provenance) else { return 0 };
+    let Ok((_, places)) = wanted.exports(&platforms, attests(&spec)) else { return 0 };
     let sums = places.into_iter().filter_map(|export| outputs(build, &platforms, export).ok());
     sums.flatten().map(|(_, output)| output.bytes).sum()
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use farm_types::{BuildSpec, Export, Form, ImageTag, Invalid, Platform, Provenance};
+use farm_types::{BuildSpec, Export, Form, ImageTag, Invalid, Platform};
 
 use super::csv;
 
@@ -104,6 +104,10 @@ pub struct Wanted {
     is_said: bool,
     /// It is published.
     push: bool,
+    /// In Docker's formats, as its output says.
+    docker: bool,
+    /// With files that are no younger than SOURCE_DATE_EPOCH, as its output says.
+    rewrite_timestamp: bool,
     /// Names that outputs give; they count when there is no `-t`.
     names: Vec<String>,
 }
@@ -187,9 +191,19 @@ impl Wanted {
                     );
                 }
                 self.push = true;
-                // It is always so.
-                form.attributes
-                    .retain(|(key, value)| (key.as_str(), value.as_str()) != ("oci-mediatypes", "true"));
+                form.attributes.retain(|(key, value)| match (key.as_str(), value.as_str()) {
+                    // It is so unless something else is said.
+                    ("oci-mediatypes", "true") | ("rewrite-timestamp", "false") => false,
+                    ("oci-mediatypes", "false") => {
+                        self.docker = true;
+                        false
+                    }
+                    ("rewrite-timestamp", "true") => {
+                        self.rewrite_timestamp = true;
+                        false
+                    }
+                    _ => true,
+                });
                 self.names.append(&mut form.names);
                 return form.nothing_left(&kind);
             }
@@ -215,6 +229,16 @@ impl Wanted {
     /// Whether it is published because that was asked for.
     pub fn is_pushed_by_wish(&self) -> bool {
         self.push
+    }
+
+    /// Whether an output asks for Docker's formats of what is published.
+    pub fn is_docker(&self) -> bool {
+        self.docker
+    }
+
+    /// Whether an output asks for times that are those of SOURCE_DATE_EPOCH at most, of what is published.
+    pub fn rewrites_timestamps(&self) -> bool {
+        self.rewrite_timestamp
     }
 
     /// Whether there will be a digest that stands for the result.
@@ -274,13 +298,12 @@ impl Wanted {
     ///
     /// # Errors
     /// A form can't hold several platforms, or an attestation; the text has the cure.
-    pub fn check(&self, platforms: &[Platform], provenance: Provenance) -> Result<(), Invalid> {
-        let attested = provenance != Provenance::Off;
+    pub fn check(&self, platforms: &[Platform], attested: bool) -> Result<(), Invalid> {
         for asked in &self.asked {
             let docker =
                 matches!(asked.sink, Sink::Image { docker: true, .. } | Sink::Layout { docker: true, .. });
             if docker && (platforms.len() > 1 || attested) {
-                let what = if attested { "a provenance attestation" } else { "several platforms" };
+                let what = if attested { "provenance or an SBOM" } else { "several platforms" };
                 let cure = format!("this form has no place for {what}; write type=oci");
                 return Err(Invalid::new("--output", "type=docker", cure));
             }
@@ -295,11 +318,11 @@ impl Wanted {
     pub fn exports(
         &self,
         platforms: &[Platform],
-        provenance: Provenance,
+        attested: bool,
     ) -> Result<(Vec<Export>, Vec<usize>), Invalid> {
         let mut exports: Vec<Export> = Vec::new();
         let mut places = Vec::new();
-        let is_single = platforms.len() == 1 && provenance == Provenance::Off;
+        let is_single = platforms.len() == 1 && !attested;
         for asked in &self.asked {
             let mut attributes = asked.attributes.clone();
             let form = match &asked.sink {
@@ -332,7 +355,7 @@ impl Wanted {
     /// # Errors
     /// As [`Wanted::exports`].
     pub fn complete(&self, spec: &mut BuildSpec) -> Result<(), Invalid> {
-        (spec.exports, _) = self.exports(&spec.platforms, spec.provenance)?;
+        (spec.exports, _) = self.exports(&spec.platforms, spec.attests())?;
         if self.asked.iter().any(|asked| asked.sink.is_image()) {
             spec.image_names.clone_from(&spec.tags);
         }
@@ -388,7 +411,7 @@ impl Fields {
                 || key.starts_with("annotation-") =>
             {
                 return Err(
-                    "annotations can't be set yet; --label writes into the image's configuration".to_owned()
+                    "annotations are set by --annotation, of what is published; leave it out here".to_owned()
                 );
             }
             key => return Err(format!("{key:?} is no key that farm knows here")),

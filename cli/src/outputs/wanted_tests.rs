@@ -105,19 +105,31 @@ fn equal_exports_are_made_once_and_several_platforms_need_an_index() {
     let wanted =
         wanted(&["a", "b", "type=oci,dest=c", "type=docker", "type=oci,dest=d,compression=zstd"]).unwrap();
     let forms = |platforms: &[Platform]| {
-        let (exports, places) = wanted.exports(platforms, Provenance::Off).unwrap();
+        let (exports, places) = wanted.exports(platforms, false).unwrap();
         (exports.iter().map(|export| export.form.as_str()).collect::<Vec<_>>().join(" "), places)
     };
     assert_eq!(forms(&platforms("linux/amd64")), ("files oci docker oci".into(), vec![0, 0, 1, 2, 3]));
     assert_eq!(forms(&platforms("linux/amd64 linux/arm64")), ("files oci oci".into(), vec![0, 0, 1, 1, 2]));
-    let check = |outputs: &[&str], platforms: &[Platform], provenance| {
-        super::tests::wanted(outputs).unwrap().check(platforms, provenance).map_err(|error| error.to_string())
+    let check = |outputs: &[&str], platforms: &[Platform], attested| {
+        super::tests::wanted(outputs).unwrap().check(platforms, attested).map_err(|error| error.to_string())
     };
     let (one, two) = (platforms("linux/amd64"), platforms("linux/amd64 linux/arm64"));
-    assert!(check(&["type=docker,dest=x"], &two, Provenance::Off).unwrap_err().contains("type=oci"));
-    assert!(check(&["type=docker,dest=x"], &one, Provenance::Min).unwrap_err().contains("provenance"));
-    assert!(check(&["type=docker,dest=x"], &one, Provenance::Off).is_ok());
-    assert!(check(&["type=docker"], &two, Provenance::Off).is_ok());
+    assert!(check(&["type=docker,dest=x"], &two, false).unwrap_err().contains("type=oci"));
+    assert!(check(&["type=docker,dest=x"], &one, true).unwrap_err().contains("provenance"));
+    assert!(check(&["type=docker,dest=x"], &one, false).is_ok());
+    assert!(check(&["type=docker"], &two, false).is_ok());
+}
+
+#[test]
+fn of_what_is_published_an_output_may_choose_the_formats_and_the_times() {
+    let of = |text: &str| {
+        let wanted = wanted(&[text]).unwrap();
+        (wanted.pushes(), wanted.is_docker(), wanted.rewrites_timestamps())
+    };
+    assert_eq!(of("type=registry"), (true, false, false));
+    assert_eq!(of("type=registry,oci-mediatypes=true,rewrite-timestamp=false"), (true, false, false));
+    assert_eq!(of("type=image,push=true,oci-mediatypes=false,rewrite-timestamp=true"), (true, true, true));
+    assert!(wanted(&["type=registry,compression=zstd"]).unwrap_err().to_string().contains("compression"));
 }
 
 #[test]

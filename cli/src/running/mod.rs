@@ -152,6 +152,7 @@ impl Order {
             },
             pull: PullMode::Default,
             provenance: Provenance::Off,
+            sbom: None,
             single_platform: Default::default(),
             named_contexts: Default::default(),
             emulation: self.emulation,
@@ -164,6 +165,8 @@ impl Order {
             mounts: Default::default(),
             origins: Default::default(),
             verify: Default::default(),
+            packaging: Default::default(),
+            expected: Vec::new(),
         };
         Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }

@@ -3,6 +3,7 @@
 use farm_proto::v1::{Build, BuildSpec, SubmitBuildRequest};
 use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform};
 
+use super::expected::expected;
 use super::watch::{How, see_end};
 use crate::calls;
 use crate::config::Setup;
@@ -21,6 +22,10 @@ pub struct Ways {
     /// Return as soon as the farm has accepted it
     #[arg(long)]
     detach: bool,
+
+    /// Move tags only while they point to what they point to now
+    #[arg(long)]
+    if_unchanged: bool,
 
     /// Give up what isn't there after this [default: what the farm allows, 6h unless changed]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
@@ -212,10 +217,12 @@ pub(super) async fn make(
     let mode = ways.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, ways.how.json)?;
     let what = format!("{} of {}", copy.verb, copy.from);
+    let expected = if ways.if_unchanged { expected(client, tags).await? } else { Vec::new() };
     let spec = BuildSpec {
         tags: tags.iter().map(ToString::to_string).collect(),
         timeout_ms: ways.timeout.unwrap_or_default(),
         copy: Some((&copy).into()),
+        expected: expected.iter().map(Into::into).collect(),
         ..Default::default()
     };
     let request = SubmitBuildRequest {

@@ -11,6 +11,7 @@ pub mod completions;
 pub mod config;
 pub mod copy;
 pub mod down;
+mod expected;
 pub mod git;
 pub mod history;
 pub mod hook;

@@ -12,8 +12,10 @@ mod buildx;
 mod call;
 mod dry;
 mod environment;
+mod flag;
 mod give;
 mod ignored;
+mod packaging;
 mod plan;
 mod remote;
 mod results;
@@ -23,6 +25,7 @@ use farm_proto::v1::Build;
 use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::{BuildSpec, Origin};
 
+use super::expected::expected;
 use super::now_ms;
 use super::watch::{LEFT_ENDING, Watched, exit, left_running, mode, watch};
 use crate::agents::Offering;
@@ -141,6 +144,9 @@ pub(crate) async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
     let origins = fetched.iter().map(|(root, done)| (root.clone(), done.fetched.origin.clone())).collect();
     let mut spec = BuildSpec { partial, origins, ..plan.spec(uploaded.snapshot(), platforms)? };
     let commit = spec.origins.get(ROOT_CONTEXT).and_then(Origin::git);
+    if plan.if_unchanged {
+        spec.expected = expected(&client, &spec.tags).await?;
+    }
     if let (true, Some(origin)) = (plan.takes_epoch, commit) {
         spec.build_args.insert(EPOCH.to_owned(), origin.committed_at.to_string());
     }

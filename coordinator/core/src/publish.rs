@@ -1,15 +1,17 @@
 //! The index: many manifests made into one, from exact bytes, always in the same way.
 //!
 //! Formats: OCI image-spec v1.1 (`image-index.md`) and Docker's manifest list (distribution spec, "Image
-//! Manifest V 2, Schema 2"). The bytes depend on the children only: platforms in the order of their text,
-//! then attestations in the same order, fields in a fixed order. So the same build, merged twice, has one
+//! Manifest V 2, Schema 2"). The bytes depend on the children and the form that was asked for only: platforms in the order of their
+//! text, then attestations in the same order, fields in a fixed order. So the same build, merged twice, has one
 //! digest, and a repeated put is no change. A build of one platform may ask for its manifest in the place of an index
 //! ([`alone`]): then these are the bytes that its worker pushed.
 
 pub mod cut;
+pub mod referrer;
 
 use std::collections::BTreeMap;
 
+use farm_types::packaging::{Level, MediaTypes, Packaging, Placement};
 use farm_types::{Digest, Invalid, Platform};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,12 @@ pub struct IndexPlatform {
     pub architecture: String,
     /// The operating system as Go names it (`linux`).
     pub os: String,
+    /// Of the operating system, where an image's config says it.
+    #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+    /// What the image needs of it.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
     /// Absent where the normal form has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
@@ -62,6 +70,8 @@ impl From<&Platform> for IndexPlatform {
         Self {
             architecture: platform.architecture().to_owned(),
             os: platform.os().to_owned(),
+            os_version: None,
+            os_features: Vec::new(),
             variant: (!platform.variant().is_empty()).then(|| platform.variant().to_owned()),
         }
     }
@@ -101,8 +111,30 @@ pub struct Child {
     pub platform: Platform,
     /// The image's manifest.
     pub manifest: Descriptor,
+    /// What the manifest is annotated with.
+    pub annotations: BTreeMap<String, String>,
+    /// What the config says of the operating system beside its name.
+    pub system: System,
     /// Its attestation manifests, as BuildKit put them beside it.
     pub attestations: Vec<Descriptor>,
+}
+
+/// An operating system, as an image's config tells it (image-spec, config.md).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct System {
+    /// Its version.
+    pub version: Option<String>,
+    /// What the image needs of it.
+    pub features: Vec<String>,
+}
+
+/// An attestation that is to refer to its image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The image.
+    pub subject: referrer::Subject,
+    /// The attestation manifest as BuildKit pushed it.
+    pub attestation: Digest,
 }
 
 /// The merged index, or the manifest that stands in its place.
@@ -115,6 +147,8 @@ pub struct Index {
     pub media_type: &'static str,
     /// The digests of what it lists, attestations too; nothing of a manifest alone.
     pub manifests: Vec<Digest>,
+    /// What is put beside it, before any tag points to it.
+    pub referrers: Vec<Attached>,
 }
 
 /// Whether this is the type of something that lists manifests.
@@ -147,7 +181,13 @@ pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Inval
                     ));
                 }
             }
-            Ok(Child { platform, manifest, attestations })
+            Ok(Child {
+                platform,
+                manifest,
+                annotations: BTreeMap::new(),
+                system: System::default(),
+                attestations,
+            })
         }
         (None, _) => Err(Invalid::new("index", platform.to_string(), "it holds no image manifest")),
         (Some(_), more) => Err(Invalid::new(
@@ -162,8 +202,8 @@ pub fn split(platform: Platform, document: IndexDocument) -> Result<Child, Inval
 ///
 /// # Errors
 /// No child; two of one platform; one manifest for two platforms (then one of them has the wrong
-/// architecture in it).
-pub fn merge(children: &[Child], missing: &[Platform]) -> Result<Index, Invalid> {
+/// architecture in it); or a child that hasn't the form that was asked for.
+pub fn merge(children: &[Child], missing: &[Platform], form: &Packaging) -> Result<Index, Invalid> {
     let mut children: Vec<&Child> = children.iter().collect();
     children.sort_by_key(|child| child.platform.to_string());
     if children.is_empty() {
@@ -190,27 +230,80 @@ pub fn merge(children: &[Child], missing: &[Platform]) -> Result<Index, Invalid>
             ));
         }
     }
+    for child in &children {
+        check_form(child, form)?;
+    }
+    let inline = form.attestations == Placement::Inline;
+    let mut annotations = form.annotations_of(Level::Index, None);
+    annotations.extend(lacks(missing));
+    let images: Vec<Descriptor> = children.iter().map(|child| listed(child, form)).collect();
+    let attestations = children.iter().filter(|_| inline).flat_map(|child| child.attestations.iter().cloned());
+    let attestations: Vec<Descriptor> = attestations.collect();
     // Docker's list has no annotations.
-    let docker = missing.is_empty()
-        && children
-            .iter()
-            .all(|child| child.manifest.media_type == DOCKER_MANIFEST && child.attestations.is_empty());
+    let docker = form.media_types != MediaTypes::Oci
+        && annotations.is_empty()
+        && attestations.is_empty()
+        && images.iter().all(|image| image.media_type == DOCKER_MANIFEST && image.annotations.is_empty());
+    if form.media_types == MediaTypes::Docker && !docker {
+        let cure = "Docker's list can't say which platforms it lacks, nor anything else; write --media-type oci";
+        return Err(Invalid::new("index", "docker", cure));
+    }
     let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
-    let images = children.iter().map(|child| Descriptor {
-        platform: Some(IndexPlatform::from(&child.platform)),
-        ..child.manifest.clone()
-    });
-    let attestations = children.iter().flat_map(|child| child.attestations.iter().cloned());
     let document = IndexDocument {
         schema_version: 2,
         media_type: media_type.to_owned(),
-        manifests: images.chain(attestations).collect(),
-        annotations: lacks(missing),
+        manifests: images.into_iter().chain(attestations).collect(),
+        annotations,
     };
     let bytes = serde_json::to_vec(&document)
         .map_err(|e| Invalid::new("index", "", format!("it can't be written: {e}")))?;
     let manifests = document.manifests.iter().map(|descriptor| descriptor.digest).collect();
-    Ok(Index { digest: Digest::of(&bytes), bytes, media_type, manifests })
+    let referrers = referrers(children.iter().copied(), form);
+    Ok(Index { digest: Digest::of(&bytes), bytes, media_type, manifests, referrers })
+}
+
+/// A child's image as the index lists it.
+fn listed(child: &Child, form: &Packaging) -> Descriptor {
+    let System { version, features } = child.system.clone();
+    let platform =
+        IndexPlatform { os_version: version, os_features: features, ..IndexPlatform::from(&child.platform) };
+    let mut annotations = child.manifest.annotations.clone();
+    annotations.extend(form.annotations_of(Level::ManifestDescriptor, Some(&child.platform)));
+    Descriptor { platform: Some(platform), annotations, ..child.manifest.clone() }
+}
+
+/// What is attached to the images of these children.
+fn referrers<'a>(children: impl IntoIterator<Item = &'a Child>, form: &Packaging) -> Vec<Attached> {
+    if form.attestations != Placement::Referrers {
+        return Vec::new();
+    }
+    let of = |child: &'a Child| {
+        let subject = referrer::Subject::from(&child.manifest);
+        let attestations = child.attestations.iter();
+        attestations.map(move |own| Attached { subject: subject.clone(), attestation: own.digest })
+    };
+    children.into_iter().flat_map(of).collect()
+}
+
+/// Sees whether an image has the form that its worker was asked for: one of before doesn't know of it.
+fn check_form(child: &Child, form: &Packaging) -> Result<(), Invalid> {
+    let wrong = |why: &str| {
+        let why = format!("{why}, as the worker is of an older version; update it");
+        Err(Invalid::new("image", child.platform.to_string(), why))
+    };
+    let wanted = match form.media_types {
+        MediaTypes::Auto => None,
+        MediaTypes::Oci => Some(OCI_MANIFEST),
+        MediaTypes::Docker => Some(DOCKER_MANIFEST),
+    };
+    if wanted.is_some_and(|wanted| child.manifest.media_type != wanted) {
+        return wrong(&format!("it was pushed as {}", child.manifest.media_type));
+    }
+    let annotations = form.annotations_of(Level::Manifest, Some(&child.platform));
+    if let Some((key, _)) = annotations.iter().find(|(key, value)| child.annotations.get(*key) != Some(*value)) {
+        return wrong(&format!("it was pushed without its annotation {key}"));
+    }
+    Ok(())
 }
 
 /// What an index says of platforms that it lacks.
@@ -224,15 +317,17 @@ fn lacks(missing: &[Platform]) -> BTreeMap<String, String> {
 /// The manifest of the only child in the place of an index. `bytes` are those that the registry gave for it.
 ///
 /// # Errors
-/// There are more children, or attestations, which would be lost; or the bytes are others, or no image's.
-pub fn alone(children: &[Child], bytes: Vec<u8>) -> Result<Index, Invalid> {
-    let [Child { platform, manifest, attestations }] = children else {
+/// There are more children, or attestations that are to stand in an index; or the bytes are others, no image's, or not of the form that
+/// was asked for.
+pub fn alone(children: &[Child], bytes: Vec<u8>, form: &Packaging) -> Result<Index, Invalid> {
+    let [child @ Child { platform, manifest, attestations, .. }] = children else {
         let cure = "only an index holds more than one platform";
         return Err(Invalid::new("manifest", children.len().to_string(), cure));
     };
     let digest = manifest.digest;
     let invalid = |why: &str| Invalid::new("manifest", digest.to_string(), why);
-    if !attestations.is_empty() {
+    check_form(child, form)?;
+    if !attestations.is_empty() && form.attestations == Placement::Inline {
         return Err(invalid(&format!("{platform} has attestations, which only an index holds")));
     }
     if Digest::of(&bytes) != digest {
@@ -241,158 +336,8 @@ pub fn alone(children: &[Child], bytes: Vec<u8>) -> Result<Index, Invalid> {
     let media_type = [OCI_MANIFEST, DOCKER_MANIFEST].into_iter().find(|known| *known == manifest.media_type);
     let media_type =
         media_type.ok_or_else(|| invalid(&format!("{:?} is no image's type", manifest.media_type)))?;
-    Ok(Index { bytes, digest, media_type, manifests: Vec::new() })
+    Ok(Index { bytes, digest, media_type, manifests: Vec::new(), referrers: referrers([child], form) })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn child(platform: &str, media_type: &str) -> Child {
-        Child {
-            platform: platform.parse().unwrap(),
-            manifest: Descriptor {
-                media_type: media_type.to_owned(),
-                digest: Digest::of(platform.as_bytes()),
-                size: 480,
-                platform: None,
-                annotations: BTreeMap::new(),
-            },
-            attestations: Vec::new(),
-        }
-    }
-
-    fn attested(platform: &str) -> Child {
-        let mut child = child(platform, OCI_MANIFEST);
-        let annotations = [
-            (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
-            (REFERENCE_DIGEST.to_owned(), child.manifest.digest.to_string()),
-        ];
-        child.attestations.push(Descriptor {
-            media_type: OCI_MANIFEST.to_owned(),
-            digest: Digest::of(format!("att {platform}").as_bytes()),
-            size: 566,
-            platform: Some(IndexPlatform {
-                architecture: "unknown".into(),
-                os: "unknown".into(),
-                variant: None,
-            }),
-            annotations: annotations.into(),
-        });
-        child
-    }
-
-    #[test]
-    fn platforms_are_spelled_in_their_normal_form_or_as_they_are() {
-        assert_eq!(spelled("linux", "arm64", "v8"), "linux/arm64");
-        assert_eq!(spelled("windows", "amd64", ""), "windows/amd64");
-        assert_eq!(spelled("", "", ""), "");
-    }
-
-    #[test]
-    fn the_bytes_are_these() {
-        let index =
-            merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)], &[]).unwrap();
-        let expected = format!(
-            concat!(
-                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#,
-                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":480,"#,
-                r#""platform":{{"architecture":"amd64","os":"linux"}}}},"#,
-                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":480,"#,
-                r#""platform":{{"architecture":"arm","os":"linux","variant":"v7"}}}}]}}"#
-            ),
-            Digest::of(b"linux/amd64"),
-            Digest::of(b"linux/arm/v7"),
-        );
-        assert_eq!(String::from_utf8(index.bytes.clone()).unwrap(), expected);
-        assert_eq!(index.digest, Digest::of(&index.bytes));
-    }
-
-    #[test]
-    fn it_is_dockers_list_only_when_every_child_is_dockers() {
-        let docker = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", DOCKER_MANIFEST)];
-        assert_eq!(merge(&docker, &[]).unwrap().media_type, DOCKER_LIST);
-        let mixed = [child("linux/amd64", DOCKER_MANIFEST), child("linux/arm64", OCI_MANIFEST)];
-        assert_eq!(merge(&mixed, &[]).unwrap().media_type, OCI_INDEX);
-        // What was optional and is missing is said, always in one way; so it is no list of Docker's.
-        let lacks = |names: &str| merge(&docker, &Platform::parse_list(names).unwrap()).unwrap();
-        let index = lacks("linux/s390x,linux/riscv64");
-        assert_eq!((index.media_type, &index), (OCI_INDEX, &lacks("linux/riscv64,linux/s390x")));
-        let text = String::from_utf8(index.bytes).unwrap();
-        assert!(
-            text.ends_with(r#""annotations":{"farm.platforms.missing":"linux/riscv64,linux/s390x"}}"#),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn attestations_stay_flat_after_the_images_in_the_same_order() {
-        let index = merge(&[attested("linux/arm64"), attested("linux/amd64")], &[]).unwrap();
-        let document: IndexDocument = serde_json::from_slice(&index.bytes).unwrap();
-        let digests: Vec<Digest> = document.manifests.iter().map(|d| d.digest).collect();
-        let expected = ["linux/amd64", "linux/arm64", "att linux/amd64", "att linux/arm64"];
-        assert_eq!(digests, expected.map(|text| Digest::of(text.as_bytes())));
-    }
-
-    #[test]
-    fn what_buildkit_pushed_with_attestations_is_taken_apart() {
-        let whole = attested("linux/amd64");
-        let document = |manifests| IndexDocument {
-            schema_version: 2,
-            media_type: OCI_INDEX.into(),
-            manifests,
-            annotations: BTreeMap::new(),
-        };
-        let both = vec![whole.manifest.clone(), whole.attestations[0].clone()];
-        assert_eq!(split(whole.platform.clone(), document(both)).unwrap(), whole);
-        assert!(split(whole.platform.clone(), document(whole.attestations.clone())).is_err());
-        let two = vec![whole.manifest.clone(), child("linux/arm64", OCI_MANIFEST).manifest];
-        assert!(split(whole.platform.clone(), document(two)).is_err());
-        let foreign = vec![child("linux/arm64", OCI_MANIFEST).manifest, whole.attestations[0].clone()];
-        assert!(split(whole.platform.clone(), document(foreign)).is_err());
-    }
-
-    #[test]
-    fn a_manifest_alone_is_exactly_what_was_pushed() {
-        let bytes = br#"{"schemaVersion":2,  "config":{}}"#.to_vec();
-        let mut only = child("linux/amd64", DOCKER_MANIFEST);
-        only.manifest.digest = Digest::of(&bytes);
-        let kept = alone(std::slice::from_ref(&only), bytes.clone()).unwrap();
-        assert_eq!((kept.bytes.as_slice(), kept.digest), (bytes.as_slice(), Digest::of(&bytes)));
-        assert_eq!((kept.media_type, kept.manifests.len()), (DOCKER_MANIFEST, 0));
-        assert!(!is_index(kept.media_type) && is_index(OCI_INDEX) && is_index(DOCKER_LIST));
-        assert!(alone(std::slice::from_ref(&only), b"other".to_vec()).is_err());
-        assert!(alone(&[only.clone(), child("linux/arm64", OCI_MANIFEST)], bytes.clone()).is_err());
-        assert!(alone(&[], bytes.clone()).is_err());
-        let mut attested = attested("linux/amd64");
-        attested.manifest.digest = Digest::of(&bytes);
-        assert!(alone(&[attested], bytes.clone()).unwrap_err().to_string().contains("attestations"));
-        only.manifest.media_type = "application/json".to_owned();
-        assert!(alone(&[only], bytes).is_err());
-    }
-
-    #[test]
-    fn two_of_a_platform_and_one_manifest_for_two_are_refused() {
-        let twice = [child("linux/amd64", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)];
-        assert!(merge(&twice, &[]).unwrap_err().to_string().contains("twice"));
-        let wrong = Child { platform: "linux/arm64".parse().unwrap(), ..child("linux/amd64", OCI_MANIFEST) };
-        let same = [child("linux/amd64", OCI_MANIFEST), wrong];
-        assert!(merge(&same, &[]).unwrap_err().to_string().contains("same one"));
-        assert!(merge(&[], &[]).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_the_children_does_not_matter(seed in any::<u64>()) {
-            let mut children: Vec<Child> =
-                ["linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x"].iter().map(|p| attested(p)).collect();
-            let sorted = merge(&children, &[]).unwrap();
-            let len = children.len();
-            let turn = usize::try_from(seed % 4).unwrap();
-            children.rotate_left(turn);
-            children.swap(0, (turn + 1) % len);
-            prop_assert_eq!(merge(&children, &[]).unwrap(), sorted);
-        }
-    }
-}
+mod tests;

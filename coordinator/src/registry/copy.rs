@@ -224,6 +224,22 @@ impl By<'_> {
         }
     }
 
+    /// Puts a short blob that is here.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn put_blob(&self, repository: &Repository, blob: &'static [u8]) -> Result<(), RegistryError> {
+        let limit = self.registries.timeout;
+        let place = self.begin_upload(repository).await?;
+        let (pieces, waiting) = mpsc::channel(1);
+        // There is room for it.
+        let _ = pieces.try_send(Ok(Bytes::from_static(blob)));
+        drop(pieces);
+        let left = u64::try_from(blob.len()).unwrap_or(u64::MAX);
+        let upload = self.upload(repository, place, Digest::of(blob), Pieces { waiting, left });
+        timeout(limit, upload).await.unwrap_or_else(|_| Err(RegistryError::timeout(repository, limit)))
+    }
+
     /// Begins an upload; answers where it goes on.
     async fn begin_upload(&self, repository: &Repository) -> Result<Url, RegistryError> {
         let asked = Asked { method: Method::POST, ..Asked::get("blobs/uploads/", MAX_ANSWER) };

@@ -130,6 +130,17 @@ impl RegistryError {
         Self { code: FailureCode::RegistryAuth, message }
     }
 
+    /// The registry lets no tag be moved, or not this one.
+    pub(super) fn immutable(repository: &Repository, tag: &str, refusal: &Refusal) -> Self {
+        let message = format!(
+            "{repository}:{tag} is there with another image, and {} lets it not be moved ({}); give a tag that isn't there yet, or change \
+             the rule there",
+            repository.registry(),
+            refusal.words()
+        );
+        Self { code: FailureCode::TagImmutable, message }
+    }
+
     fn unavailable(repository: &Repository, why: &str) -> Self {
         let message = format!("{} can't be reached or has trouble: {}", repository.registry(), said(why));
         Self { code: FailureCode::RegistryUnavailable, message }
@@ -288,6 +299,23 @@ impl Refusal {
         }
         self.has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"])
             || self.errors.is_empty() && self.status == StatusCode::NOT_FOUND
+    }
+
+    /// Whether a tag isn't to be moved. No standard has a word for it. Amazon ECR: 400 TAG_INVALID, "The image tag … already exists … and
+    /// cannot be overwritten because the repository is immutable"; Harbor: 412 PRECONDITION, "… configured as immutable"; Azure: 400
+    /// DENIED or 405, "… is locked"; Artifact Registry and Docker Hub: 400, "… immutable".
+    pub(super) fn is_about_immutability(&self) -> bool {
+        const SAID: [&str; 4] = ["immutable", "cannot be overwritten", "is locked", "write-disabled"];
+        self.status.is_client_error() && self.errors.iter().any(|error| {
+            let text = error.message.to_ascii_lowercase();
+            SAID.iter().any(|said| text.contains(said))
+        })
+    }
+
+    /// What it said, on one line.
+    fn words(&self) -> String {
+        let texts: Vec<&str> = self.errors.iter().map(Word::text).collect();
+        said(&texts.join("; "))
     }
 
     /// Whether waiting may help.

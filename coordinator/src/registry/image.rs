@@ -1,6 +1,8 @@
 //! What farm understands of an image: enough to know that it is the platform that it should be.
 
-use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, is_index, split};
+use std::collections::BTreeMap;
+
+use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, System, is_index, split};
 use farm_types::{Cause, Digest, Failure, FailureCode, Platform, Repository};
 use serde::Deserialize;
 
@@ -15,6 +17,8 @@ pub(super) struct ImageManifest {
     pub(super) config: Blob,
     /// BuildKit writes null for an image without layers.
     pub(super) layers: Option<Vec<Blob>>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// A blob's descriptor.
@@ -42,6 +46,10 @@ pub(super) struct ImageConfig {
     pub(super) architecture: String,
     #[serde(default)]
     pub(super) variant: String,
+    #[serde(rename = "os.version", default)]
+    os_version: Option<String>,
+    #[serde(rename = "os.features", default)]
+    os_features: Option<Vec<String>>,
 }
 
 /// What a job pushed, as it was read back.
@@ -114,7 +122,7 @@ impl By<'_> {
         platform: &Platform,
     ) -> Result<Pushed, ChildError> {
         let pushed = self.exact(repository, digest).await?;
-        let child = if is_index(&pushed.media_type) {
+        let mut child = if is_index(&pushed.media_type) {
             let document: IndexDocument =
                 serde_json::from_slice(&pushed.bytes).map_err(|e| wrong(repository, digest, &in_json(&e)))?;
             split(platform.clone(), document).map_err(|e| wrong(repository, digest, &e.to_string()))?
@@ -127,7 +135,13 @@ impl By<'_> {
                 platform: None,
                 annotations: Default::default(),
             };
-            Child { platform: platform.clone(), manifest, attestations: Vec::new() }
+            Child {
+                platform: platform.clone(),
+                manifest,
+                annotations: BTreeMap::new(),
+                system: System::default(),
+                attestations: Vec::new(),
+            }
         };
         let image = if child.manifest.digest == digest {
             pushed
@@ -159,6 +173,11 @@ impl By<'_> {
         }
         let bytes =
             manifest.layers.iter().flatten().map(|layer| layer.size).sum::<u64>() + manifest.config.size;
+        child.annotations = manifest.annotations.unwrap_or_default();
+        child.system = System {
+            version: config.os_version.filter(|version| !version.is_empty()),
+            features: config.os_features.unwrap_or_default(),
+        };
         Ok(Pushed { child, image, bytes })
     }
 

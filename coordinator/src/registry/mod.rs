@@ -15,6 +15,7 @@ pub mod lending;
 pub mod login;
 mod public;
 mod realm;
+mod referrers;
 mod requests;
 pub mod staging;
 mod tokens;
@@ -32,7 +33,7 @@ use tokio::sync::Semaphore;
 
 use self::challenge::Challenge;
 use self::login::{Allowed, Kept, Login, Whose};
-use self::requests::{Asked, MAX_MANIFEST, MAX_TAGS};
+use self::requests::{Answer, Asked, MAX_MANIFEST, MAX_TAGS, Told};
 use self::staging::Staging;
 use self::tokens::Grant;
 use crate::config::Registry;
@@ -218,14 +219,40 @@ impl By<'_> {
         bytes: &[u8],
         media_type: &str,
     ) -> Result<(), RegistryError> {
+        self.put_and_tell(repository, at, bytes, media_type).await.map(drop)
+    }
+
+    /// Puts a manifest that has a subject under its digest; true when the registry lists it by that (distribution-spec v1.1, "Pushing
+    /// Manifests with Subject").
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub async fn put_referrer(&self, repository: &Repository, bytes: &[u8]) -> Result<bool, RegistryError> {
+        let at = Digest::of(bytes).to_string();
+        let answer = self.put_and_tell(repository, &at, bytes, OCI_MANIFEST).await?;
+        Ok(answer.headers.contains_key("OCI-Subject"))
+    }
+
+    async fn put_and_tell(
+        &self,
+        repository: &Repository,
+        at: &str,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<Answer, RegistryError> {
         let media_type = http::HeaderValue::from_str(media_type)
             .map_err(|e| RegistryError::rejected(repository, e.to_string()))?;
         let path = format!("manifests/{at}");
         let body = Some((bytes.to_vec(), media_type));
         let asked = Asked { method: Method::PUT, body, ..Asked::get(&path, MAX_TAGS) };
-        match self.ask(repository, &asked).await? {
-            Some(_) => Ok(()),
-            None => Err(RegistryError::missing(repository)),
+        let is_tag = at.parse::<Digest>().is_err();
+        match self.tell(repository, &asked).await? {
+            Told::Answer(answer) => Ok(answer),
+            Told::No(refusal) if is_tag && refusal.is_about_immutability() => {
+                Err(RegistryError::immutable(repository, at, &refusal))
+            }
+            Told::No(refusal) if refusal.is_absence() => Err(RegistryError::missing(repository)),
+            Told::No(refusal) => Err(RegistryError::of(repository, &refusal, &self.whose)),
         }
     }
 

@@ -493,6 +493,14 @@ codes! {
         User: "the results don't make an index: two platforms gave the same image",
             "a Dockerfile that pins one platform in its last `FROM`";
     }
+    TagImmutable = "tag_immutable", Publishing {
+        User: "the tag is there with another image, and its registry lets no tag be moved, or not this one",
+            "a tag that isn't there yet, or another rule in the registry";
+    }
+    TagChanged = "tag_changed", Publishing {
+        User: "with `--if-unchanged`: the tag was moved by somebody else since the build was asked for, and stays",
+            "look at it with `farm inspect` and `farm history`, and submit again";
+    }
     CopiedImageMissing = "copied_image_missing", Publishing {
         User: "what was to be copied isn't there",
             "what the message names: the image by its digest, or a tag that is there";

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy::CopySpec;
 use crate::error::Invalid;
+use crate::expected::ExpectedTag;
 use crate::export::Export;
 use crate::fetch::{FetchSpec, Origin};
-use crate::image::{ImageTag, Repository};
+use crate::image::{ImageRef, ImageTag, Repository};
 use crate::mounts::Mounts;
+use crate::packaging::{MediaTypes, Packaging, Placement};
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
 use crate::snapshot::SnapshotRef;
@@ -55,6 +57,9 @@ pub struct BuildSpec {
     /// `--provenance`.
     #[serde(default)]
     pub provenance: Provenance,
+    /// `--sbom`: the image that scans what is built, and makes an SBOM of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<ImageRef>,
     /// `--single-platform`.
     #[serde(default, skip_serializing_if = "SinglePlatform::is_index")]
     pub single_platform: SinglePlatform,
@@ -89,6 +94,12 @@ pub struct BuildSpec {
     /// `--verify`, `--verify-except`.
     #[serde(default, skip_serializing_if = "Verify::is_default")]
     pub verify: Verify,
+    /// The form of what is published.
+    #[serde(default, skip_serializing_if = "Packaging::is_default")]
+    pub packaging: Packaging,
+    /// `--if-unchanged`: some or all of its tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expected: Vec<ExpectedTag>,
 }
 
 /// What is looked at in a result before it counts.
@@ -257,6 +268,7 @@ impl BuildSpec {
             run: RunOptions::default(),
             pull: PullMode::default(),
             provenance: Provenance::default(),
+            sbom: None,
             single_platform: SinglePlatform::default(),
             named_contexts: BTreeMap::new(),
             emulation: Emulation::default(),
@@ -268,6 +280,8 @@ impl BuildSpec {
             partial: BTreeMap::new(),
             origins: BTreeMap::new(),
             verify: Verify::default(),
+            packaging: Packaging::default(),
+            expected: Vec::new(),
         }
     }
 
@@ -280,6 +294,28 @@ impl BuildSpec {
             }
         }
         list
+    }
+
+    /// Whether attestations are made.
+    pub fn attests(&self) -> bool {
+        self.provenance != Provenance::Off || self.sbom.is_some()
+    }
+
+    /// Refuses a form that can't hold what is built.
+    ///
+    /// # Errors
+    /// It can't.
+    pub fn check_packaging(&self) -> Result<(), Invalid> {
+        let (packaging, attests) = (&self.packaging, self.attests());
+        self.single_platform.check(
+            self.platforms.len(),
+            attests && packaging.attestations == Placement::Inline,
+        )?;
+        if let (true, Some(first)) = (packaging.media_types == MediaTypes::Docker, self.optional.first()) {
+            let cure = "Docker's list can't say which platforms it lacks; write --media-type oci";
+            return Err(Invalid::new("optional platform", first.to_string(), cure));
+        }
+        packaging.check(&self.platforms, self.single_platform.is_index(), attests)
     }
 
     /// Refuses optional platforms that aren't among those of the build, or are all of them.
@@ -403,16 +439,17 @@ impl SinglePlatform {
     /// Refuses what a manifest alone can't hold.
     ///
     /// # Errors
-    /// There are several platforms, or an attestation is wanted, which has its place in an index.
-    pub fn check(self, platforms: usize, provenance: Provenance) -> Result<(), Invalid> {
+    /// There are several platforms, or attestations are to stand in an index.
+    pub fn check(self, platforms: usize, holds_attestations: bool) -> Result<(), Invalid> {
         let invalid = |cure: &str| Err(Invalid::new("single platform", self.as_str(), cure));
         match self {
             Self::Manifest if platforms > 1 => invalid(&format!(
                 "the build is for {platforms} platforms, and only an index holds several; name one platform, or leave this \
                  out"
             )),
-            Self::Manifest if provenance != Provenance::Off => invalid(
-                "a provenance attestation stands beside the image in an index; leave one of the two out",
+            Self::Manifest if holds_attestations => invalid(
+                "provenance and SBOM stand beside the image in an index; have them refer to the image (--attestations referrers), or \
+                 leave one of the two out",
             ),
             _ => Ok(()),
         }
@@ -515,10 +552,10 @@ mod tests {
     #[test]
     fn a_manifest_alone_is_for_one_platform_without_attestations() {
         let manifest: SinglePlatform = "manifest".parse().unwrap();
-        assert_eq!(manifest.check(1, Provenance::Off), Ok(()));
-        assert!(manifest.check(2, Provenance::Off).unwrap_err().to_string().contains("for 2 platforms"));
-        assert!(manifest.check(1, Provenance::Min).unwrap_err().to_string().contains("attestation"));
-        assert_eq!(SinglePlatform::Index.check(3, Provenance::Max), Ok(()));
+        assert_eq!(manifest.check(1, false), Ok(()));
+        assert!(manifest.check(2, false).unwrap_err().to_string().contains("for 2 platforms"));
+        assert!(manifest.check(1, true).unwrap_err().to_string().contains("attestations"));
+        assert_eq!(SinglePlatform::Index.check(3, true), Ok(()));
         assert!("list".parse::<SinglePlatform>().is_err());
     }
 

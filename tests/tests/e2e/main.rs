@@ -61,6 +61,7 @@ mod options;
 mod order;
 mod output;
 mod outputs;
+mod packaging;
 mod planted;
 mod platforms;
 mod pressed;

@@ -112,6 +112,7 @@ impl World {
                 run: farm_types::RunOptions::default(),
                 pull: Default::default(),
                 provenance: Default::default(),
+                sbom: None,
                 single_platform: Default::default(),
                 named_contexts: Default::default(),
                 emulation: Default::default(),
@@ -123,6 +124,8 @@ impl World {
                 mounts: Default::default(),
                 origins: Default::default(),
                 verify: Default::default(),
+                packaging: Default::default(),
+                expected: Vec::new(),
             },
             fork: None,
             mounts: None,
@@ -284,5 +287,6 @@ pub fn index(what: &str) -> Index {
         digest: Digest::of(what.as_bytes()),
         media_type: OCI_INDEX,
         manifests: Vec::new(),
+        referrers: Vec::new(),
     }
 }

@@ -47,6 +47,10 @@ pub struct Solve {
     pub pull: PullMode,
     /// With one, the result is an index of the image and its attestation.
     pub provenance: Provenance,
+    /// The image whose program makes an SBOM; with one, the result is an index as well.
+    pub sbom: Option<ImageRef>,
+    /// The form of the image.
+    pub form: ImageForm,
     /// Images or folders in place of stages and bases.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// The source by the names of a snapshot's roots: `context`, `dockerfile`, `context:NAME`. Without
@@ -97,6 +101,17 @@ impl fmt::Debug for Solve {
             .field("logins", &self.logins)
             .finish_non_exhaustive()
     }
+}
+
+/// How an image is written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageForm {
+    /// In Docker's formats instead of OCI's.
+    pub docker: bool,
+    /// Of its manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Files in layers are no younger than SOURCE_DATE_EPOCH.
+    pub rewrite_timestamp: bool,
 }
 
 /// A push by digest, without a tag, to each of the repositories.

@@ -81,6 +81,8 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
         run: farm_types::RunOptions::default(),
         pull: PullMode::Default,
         provenance: Provenance::Off,
+        sbom: None,
+        form: Default::default(),
         named_contexts: BTreeMap::new(),
         partial: BTreeMap::new(),
         roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),

@@ -92,9 +92,33 @@ pub struct Args {
     #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "mode=min")]
     pub(super) provenance: Option<String>,
 
-    /// The same: type=provenance,mode=max
+    /// Attach an SBOM, made by the scanner that buildx takes, or by generator=IMAGE [default: none]
+    #[arg(long, value_name = "BOOL|generator=IMAGE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) sbom: Option<String>,
+
+    /// The same: type=provenance,mode=max or type=sbom,generator=IMAGE
     #[arg(long, value_name = "PARAMETERS")]
     pub(super) attest: Vec<String>,
+
+    /// Where attestations stand: inline (in the index), referrers (beside the image) or none [default: inline]
+    #[arg(long, value_name = "WHERE")]
+    pub(super) attestations: Option<String>,
+
+    /// Annotate the image: index, manifest (unless said) or manifest-descriptor; also manifest[linux/arm64]:KEY=VALUE
+    #[arg(long, value_name = "[LEVEL:]KEY=VALUE")]
+    pub(super) annotation: Vec<String>,
+
+    /// Whose formats manifests and index have: auto, oci or docker [default: auto, which is oci]
+    #[arg(long, value_name = "FORMATS")]
+    pub(super) media_type: Option<String>,
+
+    /// Make no file in a layer younger than SOURCE_DATE_EPOCH
+    #[arg(long)]
+    pub(super) rewrite_timestamp: bool,
+
+    /// Move tags only while they point to what they point to when the build is submitted
+    #[arg(long)]
+    pub(super) if_unchanged: bool,
 
     /// What the tags of a build for one platform point to: an index, or the image's manifest itself [default: index]
     #[arg(long, value_name = "index|manifest")]
@@ -230,7 +254,8 @@ Flags mean what they mean to `docker buildx build`. What differs:
   --build-arg BUILDKIT_SYNTAX and BUILDKIT_CACHE_MOUNT_NS are refused: farm sets them.
   Of a --build-arg that looks like a secret, by its name or its value, a warning says where it
   would be seen.
-  What buildx has besides (--sbom, --cache-to, …) is refused with what to do instead.
+  An SBOM is attached only when it is asked for, too.
+  What buildx has besides (--cache-to, --builder, …) is refused with what to do instead.
 
 SOURCE_DATE_EPOCH, DOCKER_DEFAULT_PLATFORM and BUILDKIT_PROGRESS of the environment count as with
 buildx; docs/reference/buildx-flags.md lists all variables, and all that differs.

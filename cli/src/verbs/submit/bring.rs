@@ -87,11 +87,7 @@ pub(super) async fn bring(plan: &Plan, address: &Address, progress: &Progress) -
             return Ok((client, plan.platforms.clone(), Chosen::Here));
         }
         let (platforms, chosen) = by_default(&client).await?;
-        let single = plan.single_platform.check(platforms.len(), plan.provenance);
-        single.map_err(|mut e| {
-            "--single-platform".clone_into(&mut e.thing);
-            e
-        })?;
+        plan.check_form(&platforms)?;
         Ok((client, platforms, chosen))
     };
     let is_temporary = plan.temporary.is_some();

@@ -6,8 +6,6 @@ use farm_types::{Invalid, Provenance};
 /// They stand in no help.
 #[derive(Debug, Default, clap::Args)]
 pub struct Others {
-    #[arg(long, hide = true, value_name = "KEY=VALUE")]
-    annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
     #[arg(long, hide = true, value_name = "SOURCE")]
@@ -18,8 +16,6 @@ pub struct Others {
     cgroup_parent: Option<String>,
     #[arg(short = 'D', long, hide = true)]
     debug: bool,
-    #[arg(long, hide = true, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sbom: Option<String>,
 }
 
 impl Others {
@@ -30,14 +26,7 @@ impl Others {
     pub fn check(&self) -> Result<(), Invalid> {
         let first = |list: &[String]| list.first().cloned();
         let given = |is: bool| is.then(String::new);
-        // What asks for nothing is granted.
-        let off = |value: &&String| !matches!(value.as_str(), "false" | "0");
         let refused = [
-            (
-                "--annotation",
-                first(&self.annotation),
-                "not yet; --label writes into the image's configuration",
-            ),
             (
                 "--builder",
                 self.builder.clone(),
@@ -51,7 +40,6 @@ impl Others {
                 given(self.debug),
                 "see what the farm's parts write: farm logs --of PART, farm logs BUILD",
             ),
-            ("--sbom", self.sbom.as_ref().filter(off).cloned(), "not yet; scan the image that was pushed"),
         ];
         for (flag, value, cure) in refused {
             if let Some(value) = value {
@@ -62,31 +50,42 @@ impl Others {
     }
 }
 
-/// `--attest type=provenance,mode=max`: the provenance that it asks for, if it does.
+/// What an `--attest` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attest {
+    /// This provenance.
+    Provenance(Provenance),
+    /// An SBOM, or none, and by which image if it is named.
+    Sbom(bool, String),
+}
+
+/// `--attest type=provenance,mode=max`, `--attest type=sbom,generator=IMAGE`.
 ///
 /// # Errors
-/// The text asks for another attestation than provenance.
-pub fn attest(text: &str) -> Result<Option<Provenance>, Invalid> {
+/// The text asks for another attestation, or says of it what it doesn't have.
+pub fn attest(text: &str) -> Result<Attest, Invalid> {
     let invalid = |cure: &str| Invalid::new("--attest", text, cure);
-    let mut kind = "";
-    let (mut mode, mut disabled) = ("min", false);
+    let (mut kind, mut mode, mut generator) = ("", None, None);
+    let mut disabled = false;
     for field in text.split(',') {
         match field.split_once('=') {
             Some(("type", value)) => kind = value,
-            Some(("mode", value)) => mode = value,
+            Some(("mode", value)) => mode = Some(value),
+            Some(("generator", value)) => generator = Some(value),
             Some(("disabled", value)) => disabled = value != "false",
             None if kind.is_empty() => kind = field,
-            _ => return Err(invalid("of provenance only mode=min and mode=max can be chosen")),
+            _ => return Err(invalid("of provenance only mode can be chosen, and of an SBOM only generator")),
         }
     }
-    match (kind, disabled) {
-        ("provenance", true) => Ok(Some(Provenance::Off)),
-        ("provenance", false) => format!("mode={mode}")
+    match kind {
+        "provenance" if generator.is_some() => Err(invalid("provenance has no generator; an SBOM has")),
+        "provenance" if disabled => Ok(Attest::Provenance(Provenance::Off)),
+        "provenance" => format!("mode={}", mode.unwrap_or("min"))
             .parse()
-            .map(Some)
+            .map(Attest::Provenance)
             .map_err(|_| invalid("write type=provenance,mode=min or mode=max")),
-        ("sbom", true) => Ok(None),
-        ("sbom", false) => Err(invalid("not yet; scan the image that was pushed")),
-        _ => Err(invalid("write type=provenance,mode=min or type=provenance,mode=max")),
+        "sbom" if mode.is_some() => Err(invalid("an SBOM has no mode; provenance has")),
+        "sbom" => Ok(Attest::Sbom(!disabled, generator.unwrap_or_default().to_owned())),
+        _ => Err(invalid("write type=provenance,mode=max or type=sbom,generator=IMAGE")),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use farm_proto::v1::Build;
-use farm_types::{Invalid, Platform, Provenance};
+use farm_types::{Invalid, Platform};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -65,8 +65,8 @@ impl Giving {
     /// # Errors
     /// Something can't be; the text has the cure.
     pub(super) fn check(&self, plan: &Plan, platforms: &[Platform]) -> Result<()> {
-        plan.wanted.check(platforms, plan.provenance)?;
-        let is_index = platforms.len() > 1 || plan.provenance != Provenance::Off;
+        plan.wanted.check(platforms, plan.attests())?;
+        let is_index = platforms.len() > 1 || plan.attests();
         if let (true, Some(old)) = (is_index, self.engines.iter().find(|engine| !engine.keeps_indexes)) {
             let cure = "this Docker engine keeps single images only; name one --platform and no --provenance, or turn its \
                         containerd image store on";

@@ -6,19 +6,21 @@ use std::path::{Path, PathBuf};
 
 use farm_dockerfile::{Build, Dockerfile, Sources};
 use farm_proto::convert::{check_build_arg, check_stage};
+use farm_types::packaging::Packaging;
 use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Lfs,
+    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageRef, ImageTag, Invalid, Lfs,
     Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
 use super::args::Args;
-use super::buildx::attest;
 use super::call::Asked;
 use super::environment;
+use super::flag::flag;
+use super::packaging;
 use super::remote::{self, KEEP_GIT};
 use super::results::ResultFiles;
 use super::secrets;
@@ -59,6 +61,10 @@ pub(super) struct Plan {
     /// What came from standard input; goes with the plan.
     pub(super) temporary: Option<TempDir>,
     pub(super) provenance: Provenance,
+    pub(super) sbom: Option<ImageRef>,
+    pub(super) packaging: Packaging,
+    /// Tags are moved only while they point to what they point to now.
+    pub(super) if_unchanged: bool,
     pub(super) single_platform: SinglePlatform,
     pub(super) verify: Verify,
     named_contexts: BTreeMap<String, NamedContext>,
@@ -174,19 +180,11 @@ impl Plan {
         let checksum = checksum.map_err(|e| flag("--checksum", e))?;
         let fetch = remote::context(&args.context, args.file.as_deref(), switches, checksum)?;
         remote::check_switches(&args, fetch.as_ref(), &named_fetches)?;
-        let mut provenance = match &args.provenance {
-            Some(text) => text.parse().map_err(|e| flag("--provenance", e))?,
-            None => Provenance::Off,
-        };
-        for text in &args.attest {
-            provenance = attest(text)?.unwrap_or(provenance);
-        }
+        let (provenance, sbom) = packaging::attestations(&args)?;
         let single_platform: SinglePlatform = match &args.single_platform {
             Some(text) => text.parse().map_err(|e| flag("--single-platform", e))?,
             None => SinglePlatform::default(),
         };
-        // Which they are when none were named, the farm says.
-        single_platform.check(platforms.len(), provenance).map_err(|e| flag("--single-platform", e))?;
         let verify = Verify::new(args.verify.as_deref().unwrap_or_default(), args.verify_except.clone())
             .map_err(|e| flag(if e.thing == "verify" { "--verify" } else { "--verify-except" }, e))?;
         if let (Some(false), Some(tag), false) =
@@ -210,7 +208,10 @@ impl Plan {
         };
         let tags = wanted.tags(tags)?;
         check_outputs(&args, &wanted, &tags)?;
-        wanted.check(&platforms, provenance)?;
+        let attests = provenance != Provenance::Off || sbom.is_some();
+        wanted.check(&platforms, attests)?;
+        let form = packaging::packaging(&args, &wanted)?;
+        packaging::check(single_platform, &form, &platforms, attests)?;
         let optional = environment::platforms(&args.optional).map_err(|e| flag("--optional", e))?;
         if let (Some(first), true) = (optional.first(), !args.output.is_empty() || args.load) {
             let cure = "what is given out (--output, --load) is of all platforms; leave one of the two out";
@@ -268,6 +269,9 @@ impl Plan {
             no_cache: args.no_cache,
             pull: args.pull,
             provenance,
+            sbom,
+            packaging: form,
+            if_unchanged: args.if_unchanged,
             single_platform,
             verify,
             named_contexts,
@@ -279,6 +283,19 @@ impl Plan {
             fetches,
             takes_epoch,
         })
+    }
+
+    /// Whether attestations are made.
+    pub(super) fn attests(&self) -> bool {
+        self.provenance != Provenance::Off || self.sbom.is_some()
+    }
+
+    /// Sees whether what is asked for can be published in this form, for these platforms.
+    ///
+    /// # Errors
+    /// It can't.
+    pub(super) fn check_form(&self, platforms: &[Platform]) -> Result<(), Invalid> {
+        packaging::check(self.single_platform, &self.packaging, platforms, self.attests())
     }
 
     /// What is said of build arguments that look like secrets.
@@ -306,6 +323,7 @@ impl Plan {
             run: self.run.clone(),
             pull: if self.pull { PullMode::Always } else { PullMode::Default },
             provenance: self.provenance,
+            sbom: self.sbom.clone(),
             single_platform: self.single_platform,
             named_contexts: self.named_contexts.clone(),
             emulation: self.emulation.unwrap_or_default(),
@@ -317,6 +335,8 @@ impl Plan {
             mounts: self.mounting.mounts().clone(),
             origins: BTreeMap::new(),
             verify: self.verify.clone(),
+            packaging: self.packaging.clone(),
+            expected: Vec::new(),
         };
         self.wanted.complete(&mut spec)?;
         spec.check_logins()?;
@@ -465,14 +485,6 @@ fn locate(
         }
         _ => Ok((Location::look(context, &wanted)?, None)),
     }
-}
-
-/// Says which flag the value came from.
-fn flag(name: &str, mut error: Invalid) -> Invalid {
-    if !error.thing.starts_with('-') {
-        error.thing = name.to_owned();
-    }
-    error
 }
 
 /// What `--build-context` names.

@@ -155,6 +155,7 @@ fn flags_are_taken_in_the_forms_of_buildx() {
             "--single-platform \"manifest\": the build is for 2 platforms",
         ),
         (&["--single-platform", "manifest", "--attest", "type=provenance"], "leave one of the two out"),
+        (&["--single-platform", "manifest", "--sbom"], "--attestations referrers"),
         (&["--single-platform", "list"], "write index or manifest"),
     ] {
         assert!(error(line).contains(cure), "{line:?}: {}", error(line));
@@ -392,7 +393,17 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
         (&["--shm-size", "lots"], "--shm-size \"lots\""),
         (&["--ulimit", "files=1"], "nofile"),
         (&["--no-cache-filter", "a b"], "--no-cache-filter"),
-        (&["--attest", "type=sbom"], "not yet"),
+        (&["--attest", "type=sbom,mode=max"], "an SBOM has no mode"),
+        (&["--sbom=yes"], "--sbom \"yes\": write true, false or generator=IMAGE"),
+        (&["--media-type", "zip"], "--media-type \"zip\": write auto, oci or docker"),
+        (&["--media-type", "docker", "--provenance"], "Docker's formats carry no attestations"),
+        (&["--media-type", "docker", "--annotation", "a=b"], "--media-type oci"),
+        (&["--attestations", "beside"], "inline, referrers or none"),
+        (&["--annotation", "a"], "--annotation \"a\": write KEY=VALUE"),
+        (&["--annotation", "image:a=b"], "before the colon"),
+        (&["--annotation", "index:a=b", "--single-platform", "manifest"], "there is no index"),
+        (&["--annotation", "a=b", "--load"], "--annotation \"a=b\": it is about what is published"),
+        (&["--if-unchanged", "-o", "out"], "--if-unchanged"),
         (&["--attest", "type=magic"], "type=provenance"),
         (&["--iidfile", "/nowhere/at/all"], "-t"),
         (&["--metadata-file", "/nowhere/at/all"], "folder isn't there"),
@@ -592,4 +603,39 @@ fn an_archive_at_an_address_is_fetched_as_the_context_and_nothing_of_a_repositor
         let text = error.to_string();
         assert!(error.exit().code() == 2 && text.contains(part) && !text.contains("hunter2"), "{text}");
     }
+}
+
+#[test]
+fn attestations_and_the_form_are_taken_as_buildx_takes_them() {
+    let sbom = |line: &[&str]| spec(line).sbom.map(|image| image.to_string());
+    let scanner = Some("docker.io/docker/buildkit-syft-scanner:stable-1".to_owned());
+    assert_eq!(sbom(&["--sbom"]), scanner);
+    assert_eq!(sbom(&["--sbom=true"]), scanner);
+    assert_eq!(sbom(&["--attest", "type=sbom"]), scanner);
+    assert_eq!(sbom(&["--sbom", "--attest", "type=sbom,disabled=true"]), None);
+    assert_eq!(sbom(&["--sbom=false"]), None);
+    let own = Some("r.example/scan:1".to_owned());
+    assert_eq!(sbom(&["--sbom=generator=r.example/scan:1"]), own);
+    assert_eq!(sbom(&["--attest", "type=sbom,generator=r.example/scan:1"]), own);
+
+    let form = spec(&[
+        "-tr.example/a",
+        "--platform=amd64,arm64",
+        "--annotation",
+        "index,manifest:a=1",
+        "--annotation=a=2",
+        "--annotation",
+        "manifest-descriptor[linux/arm64]:b=3",
+        "--rewrite-timestamp",
+        "--attestations=none",
+    ])
+    .packaging;
+    let annotations: Vec<String> = form.annotations.iter().map(ToString::to_string).collect();
+    assert_eq!(annotations, ["index:a=1", "manifest:a=2", "manifest-descriptor[linux/arm64]:b=3"]);
+    assert!(form.rewrite_timestamp && form.attestations == farm_types::Placement::None);
+    let types = |line: &[&str]| spec(line).packaging.media_types.as_str();
+    assert_eq!(types(&["-ta", "-o", "type=registry,oci-mediatypes=false"]), "docker");
+    assert_eq!(types(&["-ta", "-o", "type=registry,oci-mediatypes=false", "--media-type=oci"]), "oci");
+    assert_eq!(types(&["-ta"]), "auto");
+    assert!(plan(&["--single-platform=manifest", "--provenance", "--attestations=referrers"]).is_ok());
 }

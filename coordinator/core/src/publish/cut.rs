@@ -116,12 +116,18 @@ pub fn cut(source: Index, platforms: &[Platform]) -> Result<Index, Uncut> {
         ..document
     };
     let bytes = serde_json::to_vec(&part)?;
-    Ok(Index { digest: Digest::of(&bytes), bytes, media_type: source.media_type, manifests })
+    Ok(Index {
+        digest: Digest::of(&bytes),
+        bytes,
+        media_type: source.media_type,
+        manifests,
+        referrers: Vec::new(),
+    })
 }
 
 /// The platform of an index's entry, if farm has a name for it.
 fn normal(entry: &Descriptor) -> Option<Platform> {
-    let IndexPlatform { os, architecture, variant } = entry.platform.as_ref()?;
+    let IndexPlatform { os, architecture, variant, .. } = entry.platform.as_ref()?;
     Platform::from_parts(os, architecture, variant.as_deref().unwrap_or_default()).ok()
 }
 
@@ -129,7 +135,7 @@ fn normal(entry: &Descriptor) -> Option<Platform> {
 fn platforms_of(all: &[Descriptor]) -> Vec<String> {
     let mut has: Vec<String> = Vec::new();
     for entry in all.iter().filter(|entry| !is_attestation(entry)) {
-        let Some(IndexPlatform { os, architecture, variant }) = &entry.platform else { continue };
+        let Some(IndexPlatform { os, architecture, variant, .. }) = &entry.platform else { continue };
         let platform = spelled(os, architecture, variant.as_deref().unwrap_or_default());
         if !has.contains(&platform) {
             has.push(platform);
@@ -175,7 +181,13 @@ mod tests {
     fn source(media_type: &'static str, entries: &[String], rest: &str) -> Index {
         let entries = entries.join(",\n");
         let bytes = format!("{{\n \"schemaVersion\": 2,\"manifests\":[{entries}]{rest}}}").into_bytes();
-        Index { digest: Digest::of(&bytes), bytes, media_type, manifests: Vec::new() }
+        Index {
+            digest: Digest::of(&bytes),
+            bytes,
+            media_type,
+            manifests: Vec::new(),
+            referrers: Vec::new(),
+        }
     }
 
     /// As a registry of base images may have it.

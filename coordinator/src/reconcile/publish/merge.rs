@@ -64,8 +64,8 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
     let missing: Vec<Platform> =
         due.spec.optional.iter().filter(|platform| !built.contains(platform)).cloned().collect();
     let merged = match (due.spec.single_platform, images.pop()) {
-        (SinglePlatform::Manifest, Some(image)) => alone(&children, image),
-        _ => merge(&children, &missing),
+        (SinglePlatform::Manifest, Some(image)) => alone(&children, image, &due.spec.packaging),
+        _ => merge(&children, &missing, &due.spec.packaging),
     };
     let index: Index = match merged {
         Ok(index) => index,

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use farm_core::publish::referrer::fallback_tag;
 use farm_core::publish::{IndexDocument, is_index};
 use farm_core::work::again::backoff;
 use farm_store::machines::leader::Epoch;
 use farm_store::publish::destinations::{Claim, DueDestination};
 use farm_store::publish::rechecks::{Recheck, Wanted};
 use farm_store::{Result, StoreError};
-use farm_types::{Digest, FailureCode, ProjectId, Repository};
+use farm_types::{Digest, ExpectedTag, FailureCode, ProjectId, Repository};
 
 use super::LOOKS;
 use crate::registry::{By, RegistryError};
@@ -81,6 +82,7 @@ async fn put_steps(
     let repository = &due.repository;
     let registries = &by_login(shared, due.project, repository).await??;
     let by_digest = due.index_digest.to_string();
+    unmoved(registries, due).await?;
     if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
         for image in needed(due)? {
             if registries.head(repository, &image.to_string()).await?.is_none() {
@@ -94,11 +96,19 @@ async fn put_steps(
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
     }
+    for attached in &due.referrers {
+        let lock = locks.of(format!("{repository}:{}", fallback_tag(attached.subject.digest)));
+        let _turn = lock.lock().await;
+        registries.attach(repository, attached).await?;
+    }
     shared.loops.destination_pushed(epoch, due).await?;
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
         let before = registries.head(repository, tag).await?;
+        if let Some(moved) = moved(due, tag, before) {
+            return Err(moved.into());
+        }
         let asked = Instant::now();
         let claim = shared.loops.claim_tag(epoch, due, tag, before, longest_put(shared)).await?;
         if claim == Claim::Superseded {
@@ -128,6 +138,39 @@ async fn put_steps(
         tracing::info!(tag, index = %due.index_digest, "published");
     }
     Ok(())
+}
+
+/// Sees of all tags that are expected to point somewhere whether they do, before the first of them is moved.
+async fn unmoved(registries: &By<'_>, due: &DueDestination) -> std::result::Result<(), PutError> {
+    for tag in due.tags.iter().filter(|tag| expected(due, tag).is_some()) {
+        let found = registries.head(&due.repository, tag).await?;
+        if let Some(moved) = moved(due, tag, found) {
+            return Err(moved.into());
+        }
+    }
+    Ok(())
+}
+
+fn expected<'a>(due: &'a DueDestination, tag: &str) -> Option<&'a ExpectedTag> {
+    due.expected
+        .iter()
+        .find(|expected| expected.tag.repository == due.repository && expected.tag.tag == tag)
+}
+
+/// What is to be said of a tag that points elsewhere than it has to, and not to what it is moved to.
+fn moved(due: &DueDestination, tag: &str, found: Option<Digest>) -> Option<RegistryError> {
+    let expected = expected(due, tag)?;
+    if found == expected.digest || found == Some(due.index_digest) {
+        return None;
+    }
+    let told = |digest: Option<Digest>| digest.map_or_else(|| "not there".to_owned(), |digest| digest.to_string());
+    let message = format!(
+        "{}:{tag} was moved by somebody else since this was asked for, and stays: it was {}, and is {}; look at it, and submit again",
+        due.repository,
+        told(expected.digest),
+        told(found)
+    );
+    Some(RegistryError { code: FailureCode::TagChanged, message })
 }
 
 /// The registries by the login by which a project's results are published.

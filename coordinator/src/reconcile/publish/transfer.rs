@@ -205,7 +205,8 @@ async fn index(
         }
         manifests.extend(document.manifests.iter().map(|entry| entry.digest));
     }
-    cut(Index { bytes: root.bytes, digest, media_type, manifests }, &copy.platforms).map_err(
+    let whole = Index { bytes: root.bytes, digest, media_type, manifests, referrers: Vec::new() };
+    cut(whole, &copy.platforms).map_err(
         |why| match why {
             Uncut::Missing { .. } => {
                 let why = format!("{} can't be copied so: {why}", copy.from);

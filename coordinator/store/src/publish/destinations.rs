@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use farm_core::life::Transition;
 use farm_core::life::publication::{destination, tag};
+use farm_core::publish::Attached;
 use farm_types::state::TagState;
-use farm_types::{Digest, Failure, ProjectId, PublicationId, Repository, ShortId};
+use farm_types::{Digest, ExpectedTag, Failure, ProjectId, PublicationId, Repository, ShortId};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
@@ -16,7 +17,7 @@ use crate::publish::publications::{ODD_AGAIN_SECONDS, settle};
 use crate::publish::rechecks::RECHECK_FOR;
 use crate::unreadable::readable;
 use crate::work::decide::build_event;
-use crate::{Result, Store, StoreError, digest, fit, state, to_json};
+use crate::{Result, Store, StoreError, digest, fit, from_json, state, to_json};
 
 /// A destination that the index is to be put to.
 #[derive(Debug, Clone)]
@@ -39,8 +40,12 @@ pub struct DueDestination {
     pub order_key: i64,
     /// How often it was tried.
     pub tries: u32,
+    /// What is put beside it.
+    pub referrers: Vec<Attached>,
     /// Its tags that are not settled.
     pub tags: Vec<String>,
+    /// Those of the build's tags that are moved only while they point there.
+    pub expected: Vec<ExpectedTag>,
 }
 
 /// What became of the wish to move a tag.
@@ -61,9 +66,8 @@ impl Store {
     pub async fn due_destinations(&self, limit: i64) -> Result<Vec<DueDestination>> {
         let rows = sqlx::query!(
             r#"SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, p.index_digest,
-                      p.index_media_type, p.index_bytes, p.order_key,
-                      (SELECT b.short_id FROM builds b
-                       WHERE b.project_id = p.project_id AND b.id = p.build_id) AS "build!",
+                      p.index_media_type, p.index_bytes, p.order_key, p.referrers,
+                      b.short_id AS build, coalesce(b.spec->'expected', '[]') AS "expected!",
                       ARRAY(SELECT t.tag FROM tags t WHERE t.project_id = d.project_id
                             AND t.publication_id = d.publication_id AND t.registry = d.registry
                             AND t.repository = d.repository AND t.state IN ('wanted', 'put')
@@ -79,6 +83,7 @@ impl Store {
                         AND t.registry = d.registry AND t.repository = d.repository AND t.state IN ('wanted', 'put')))
                ) d
                JOIN publications p ON p.project_id = d.project_id AND p.id = d.publication_id
+               JOIN builds b ON b.project_id = p.project_id AND b.id = p.build_id
                WHERE d.place <= $1 ORDER BY d.next_try_at, p.order_key"#,
             limit
         )
@@ -98,7 +103,9 @@ impl Store {
                     bytes: row.index_bytes,
                     order_key: row.order_key,
                     tries: fit(row.tries)?,
+                    referrers: from_json(row.referrers)?,
                     tags: row.tags,
+                    expected: from_json(row.expected)?,
                 })
             };
             match readable("a destination", name, read()) {

@@ -236,8 +236,8 @@ impl Store {
             index.manifests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
         let inserted = sqlx::query!(
             "INSERT INTO publications (project_id, id, build_id, index_digest, index_media_type, index_bytes,
-                                       manifests, order_key, deadline)
-             SELECT project_id, $3, id, $4, $5, $6, $7, order_key, publish_deadline FROM builds
+                                       manifests, referrers, order_key, deadline)
+             SELECT project_id, $3, id, $4, $5, $6, $7, $8, order_key, publish_deadline FROM builds
              WHERE project_id = $1 AND id = $2 AND state = 'publishing' ON CONFLICT DO NOTHING",
             project,
             merge.build.as_uuid(),
@@ -245,7 +245,8 @@ impl Store {
             &index.digest.as_bytes()[..],
             index.media_type,
             index.bytes,
-            &manifests
+            &manifests,
+            to_json(&index.referrers)?
         )
         .execute(&mut *tx)
         .await?;

@@ -64,6 +64,8 @@ impl Engine {
             run: RunOptions { allow, ..RunOptions::default() },
             pull: PullMode::Default,
             provenance: Provenance::Off,
+        sbom: None,
+        form: Default::default(),
             named_contexts: BTreeMap::new(),
             partial: BTreeMap::new(),
             roots: [("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)].into(),

@@ -75,6 +75,8 @@ impl Build {
             run: RunOptions::default(),
             pull: PullMode::Default,
             provenance: Provenance::Off,
+        sbom: None,
+        form: Default::default(),
             named_contexts: BTreeMap::new(),
             roots: [("context".to_owned(), tree)].into(),
             partial: BTreeMap::new(),

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use crate::buildkit::dockerfile::Dockerfile;
 use crate::buildkit::session::filesync::Part;
 use crate::buildkit::tree::SourceTree;
-use crate::buildkit::types::{Export, Output, Solve, Solved};
+use crate::buildkit::types::{Export, ImageForm, Output, Solve, Solved};
 
 /// What a frontend is told that its user may not choose.
 const OURS: [&str; 2] = ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS"];
@@ -120,6 +120,9 @@ pub(crate) fn build(
         Provenance::Min => set("attest:provenance", "mode=min"),
         Provenance::Max => set("attest:provenance", "mode=max"),
     }
+    if let Some(generator) = &solve.sbom {
+        set("attest:sbom", &format!("generator={generator}"));
+    }
     for (name, context) in &solve.named_contexts {
         let value = match context {
             NamedContext::Image(image) => format!("docker-image://{image}"),
@@ -146,7 +149,7 @@ pub(crate) fn build(
     };
     let mut exporters: Vec<Exporter> = solve.outputs.iter().map(|o| output(o, &solve.image_names)).collect();
     // Last, as the answer's keys are those of the last one that sets them.
-    exporters.extend(solve.export.as_ref().map(push));
+    exporters.extend(solve.export.as_ref().map(|export| push(export, &solve.form)));
     match exporters.pop() {
         Some(only) if exporters.is_empty() => {
             request.exporter_deprecated = only.r#type;
@@ -181,7 +184,7 @@ fn output(output: &Output, names: &[String]) -> Exporter {
 }
 
 /// The exporter that pushes by digest, without a tag.
-fn push(export: &Export) -> Exporter {
+fn push(export: &Export, form: &ImageForm) -> Exporter {
     let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
     let names = names.join(",");
     let attributes = [
@@ -190,13 +193,24 @@ fn push(export: &Export) -> Exporter {
         ("push-by-digest", "true"),
         ("name-canonical", "true"),
         // Without it some versions make Docker's older kinds of manifests.
-        ("oci-mediatypes", "true"),
+        ("oci-mediatypes", if form.docker { "false" } else { "true" }),
         // Without it every build stays in the engine's list of images, for ever.
         ("store", "false"),
     ];
+    let annotations: Vec<(String, &str)> = form
+        .annotations
+        .iter()
+        .map(|(key, value)| (format!("annotation-manifest.{key}"), value.as_str()))
+        .collect();
+    let annotations = annotations.iter().map(|(key, value)| (key.as_str(), *value));
     exporter(
         "image",
-        attributes.into_iter().chain(export.plain_http.then_some(("registry.insecure", "true"))),
+        attributes
+            .into_iter()
+            .chain(export.plain_http.then_some(("registry.insecure", "true")))
+            // An engine can't unpack what it has rewritten meanwhile, and says so.
+            .chain(form.rewrite_timestamp.then_some([("rewrite-timestamp", "true"), ("unpack", "false")]).into_iter().flatten())
+            .chain(annotations),
     )
 }
 
@@ -263,6 +277,12 @@ mod tests {
             run: RunOptions::default(),
             pull: PullMode::Always,
             provenance: Provenance::Min,
+            sbom: Some("r/scanner:1".parse().unwrap()),
+            form: ImageForm {
+                docker: false,
+                annotations: [("a.b".to_owned(), "c".to_owned())].into(),
+                rewrite_timestamp: true,
+            },
             named_contexts: [
                 ("context", NamedContext::Local),
                 ("base", NamedContext::Image("r/x:1".into())),
@@ -317,6 +337,19 @@ mod tests {
         assert_eq!(exporter["name"], "localhost:5002/a,localhost:5003/b");
         assert_eq!(exporter["registry.insecure"], "true");
         assert!(request.exporters.is_empty());
+        assert_eq!(attr("attest:sbom"), Some("generator=docker.io/r/scanner:1"));
+        let said = ["oci-mediatypes", "annotation-manifest.a.b", "rewrite-timestamp", "unpack"];
+        assert_eq!(said.map(|key| exporter[key].as_str()), ["true", "c", "true", "false"]);
+        let plain = build(
+            &Solve { form: ImageForm { docker: true, ..ImageForm::default() }, ..example() },
+            &Dockerfile::default(),
+            None,
+            "ref",
+            "session",
+        );
+        let exporter = &plain.exporter_attrs_deprecated;
+        assert_eq!(exporter["oci-mediatypes"], "false");
+        assert!(!exporter.keys().any(|key| key.starts_with("annotation") || key == "rewrite-timestamp"));
     }
 
     #[test]

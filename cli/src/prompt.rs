@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use crate::ctrl_c::CtrlC;
 use crate::error::{Error, Result};
 
 /// True when there is somebody to ask.
@@ -21,8 +22,9 @@ pub fn can_be_asked() -> bool {
 /// # Errors
 /// Ctrl-C was pressed.
 pub(crate) async fn yes(question: &str) -> Result<bool> {
+    let mut ctrl_c = CtrlC::listen();
     loop {
-        match line(&format!("{question} [yes/no] ")).await?.as_deref().map(str::trim) {
+        match line(&format!("{question} [yes/no] "), &mut ctrl_c).await?.as_deref().map(str::trim) {
             Some("yes") => return Ok(true),
             Some("no") | None => return Ok(false),
             Some(_) => say("Write yes or no, as a whole word.\n"),
@@ -35,7 +37,7 @@ pub(crate) async fn yes(question: &str) -> Result<bool> {
 /// # Errors
 /// Ctrl-C was pressed.
 pub(crate) async fn word(question: &str) -> Result<String> {
-    Ok(line(question).await?.unwrap_or_default().trim().to_owned())
+    Ok(line(question, &mut CtrlC::listen()).await?.unwrap_or_default().trim().to_owned())
 }
 
 /// A terminal gives no longer line, bytes: what is behind is lost.
@@ -59,8 +61,9 @@ pub(crate) async fn secret(question: &str) -> Result<String> {
 /// # Errors
 /// As of [`secret`].
 pub(crate) async fn secret_or(question: &str, cure: &str) -> Result<String> {
+    let mut ctrl_c = CtrlC::listen();
     let hidden = Hidden::begin();
-    let answer = line(question).await;
+    let answer = line(question, &mut ctrl_c).await;
     let more = match (&answer, hidden) {
         (Ok(Some(_)), Some(hidden)) => {
             let draining = tokio::task::spawn_blocking(move || {
@@ -97,7 +100,7 @@ fn check(line: &str, more: bool) -> Option<&'static str> {
 }
 
 /// A line, or `None` at the end of the input.
-async fn line(question: &str) -> Result<Option<String>> {
+async fn line(question: &str, ctrl_c: &mut CtrlC) -> Result<Option<String>> {
     say(question);
     let reading = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
@@ -106,7 +109,7 @@ async fn line(question: &str) -> Result<Option<String>> {
     tokio::select! {
         line = reading => Ok(line.ok().flatten()),
         // Not by the signal itself: the terminal is to be left as it was.
-        _ = tokio::signal::ctrl_c() => Err(Error::Cancelled("nothing was changed".to_owned())),
+        () = ctrl_c.pressed() => Err(Error::Cancelled("nothing was changed".to_owned())),
     }
 }
 

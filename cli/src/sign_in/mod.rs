@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use crate::again::through;
 use crate::config::Address;
 use crate::connect::stranger;
+use crate::ctrl_c::CtrlC;
 use crate::error::{Error, Result, status_in_short};
 use crate::limits::Limited;
 use crate::output::text::harmless;
@@ -76,10 +77,11 @@ impl Offer {
             None if has_browser && open::can_open() && std::io::stderr().is_terminal() => Way::Browser,
             None => Way::Device,
         };
+        let mut ctrl_c = CtrlC::listen();
         tokio::select! {
             signed_in = self.go(way) => signed_in,
             // Nothing is kept yet; the issuer's page says for itself that it is of no use any more.
-            _ = tokio::signal::ctrl_c() => Err(Error::Cancelled("nobody was signed in, and nothing was changed".to_owned())),
+            () = ctrl_c.pressed() => Err(Error::Cancelled("nobody was signed in, and nothing was changed".to_owned())),
         }
     }
 

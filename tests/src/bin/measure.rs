@@ -173,9 +173,8 @@ fn fetched_in(farm: &Farm, url: &str) -> f64 {
     let fetches = farm.cli(&["builds", "--fetches", "--json"]).json();
     let fetch = fetches["builds"].as_array().unwrap().iter().find(|one| !one["fetch"].is_null()).unwrap();
     let shown = farm.cli(&["show", fetch["id"].as_str().unwrap(), "--json"]).json();
-    let attempt = &shown["jobs"][0]["attempts"][0];
     let at = |name: &str| {
-        let text = attempt[name].as_str().unwrap_or_else(|| panic!("{shown:#}"));
+        let text = shown[name].as_str().unwrap_or_else(|| panic!("{shown:#}"));
         chrono::DateTime::parse_from_rfc3339(text).unwrap()
     };
     (at("finished") - at("started")).as_seconds_f64()

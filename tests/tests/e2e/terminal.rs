@@ -120,8 +120,16 @@ impl Terminal {
         tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
+    #[track_caller]
     pub fn end(&mut self) -> u32 {
-        self.child.wait().unwrap().exit_code()
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.exit_code();
+            }
+            assert!(begin.elapsed() < LONG, "it doesn't end:\n{}", self.lines().join("\n"));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     pub fn raw(&self) -> String {

@@ -18,6 +18,12 @@
 #                                         byte to a worker's first job (assigned_…). And a repository of
 #                                         20,000 files of which one was changed, fetched by a worker that has fetched it before,
 #                                         against `git clone --depth 1` (measure=refetch); 9 pairs unless said
+#   tests/bench.sh publish [--pairs N]    the last mile: merge and tag of 2 and 8 platforms that are built (merge-2, merge-8) against
+#                                         `docker buildx imagetools create`; an image of two platforms with ten layers of 20 MB
+#                                         each to an empty registry (promote-between; CPU seconds of all processes beside) and within one
+#                                         (promote-within) against `skopeo copy --all`; a mirror of what is there against
+#                                         `skopeo sync`; a build with 1 GB of new layers (verify-new), and one whose layers were looked
+#                                         at (verify-judged), with --verify elf against the same without; 5 pairs unless said
 #
 # Each measure of `submit` and `output` ends in a line `bench NAME measure=… ratio=… farm=… peer=…`: medians in seconds, the
 # ratio (farm to peer) that of the pairs; those of `connections` in the same, with what each measure's name says. Those of `scale` are lines `bench scale measure=… value=…`: statements, commits and
@@ -26,7 +32,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit | output | scale | connections | hooks) ;;
+  submit | output | scale | connections | hooks | publish) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

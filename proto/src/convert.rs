@@ -129,6 +129,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if let Some(copy) = &spec.copy {
             return of_copy(copy, &spec);
         }
+        let form = packaging::packaging(&spec)?;
         let snapshot = spec
             .snapshot
             .ok_or_else(|| Invalid::new("snapshot", "", "a build needs a source; finish an upload first"))?;
@@ -144,6 +145,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         let optional: Vec<Platform> = optional.into_iter().collect();
         Self::check_optional(&platforms, &optional)?;
         let (tags, timeout_ms) = (tags(&spec.tags)?, timeout(spec.timeout_ms)?);
+        let expected = packaging::expected(&spec.expected, &tags)?;
         let dockerfile = if spec.dockerfile.is_empty() { "Dockerfile".to_owned() } else { spec.dockerfile };
         if dockerfile.starts_with('/') || dockerfile.split('/').any(|part| part == "..") {
             return Err(Invalid::new("dockerfile", dockerfile, "it must lie within the snapshot"));
@@ -178,8 +180,6 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         } else {
             spec.single_platform.parse()?
         };
-        let form = packaging::packaging(&spec)?;
-        let expected = packaging::expected(&spec.expected, &tags)?;
         let exports = exports(spec.exports, &purpose)?;
         let image_names = spec.image_names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
         let maps = [&spec.build_args, &spec.labels, &spec.named_contexts];

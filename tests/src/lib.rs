@@ -37,6 +37,7 @@ pub mod issuer;
 pub mod line;
 pub mod machine;
 pub mod mail;
+pub mod measuring;
 pub mod network;
 pub mod pki;
 pub mod planted;

@@ -149,6 +149,7 @@ impl By<'_> {
 
     /// Begins to read a blob. A refused login is tried once more with a new token: they end while a long copy goes on.
     async fn open(&self, repository: &Repository, digest: Digest) -> Result<Response, RegistryError> {
+        self.registries.may_be_asked(&self.whose, repository)?;
         let deadline = Instant::now() + self.registries.timeout;
         match self.open_once(repository, digest, deadline).await? {
             Ok(response) => Ok(response),

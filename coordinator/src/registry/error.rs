@@ -65,6 +65,14 @@ impl RegistryError {
         Self { code: FailureCode::RegistryUnavailable, message }
     }
 
+    /// The registry has asked to be left alone, so nothing was sent.
+    pub(super) fn left_alone(repository: &Repository, limit: &str) -> Self {
+        let limit = if limit.is_empty() { String::new() } else { format!(" ({limit})") };
+        // Without the time that is left: whoever watches is told once, and not at each try.
+        let why = format!("it asks for fewer requests{limit}, and is left alone for as long as it asks");
+        Self::unavailable(repository, &why)
+    }
+
     /// The registry knows no such repository.
     pub(super) fn missing(repository: &Repository) -> Self {
         let (registry, name) = (repository.registry(), repository.name());
@@ -253,6 +261,7 @@ pub(super) struct Refusal {
     errors: Vec<Word>,
     /// Where it wants a token from.
     pub(super) challenge: Option<Challenge>,
+    pub(super) headers: HeaderMap,
 }
 
 /// One of a registry's words for an error.
@@ -284,7 +293,7 @@ impl Refusal {
         let counts = status.is_client_error() && !may_pass;
         let read = counts.then(|| serde_json::from_slice::<Envelope>(body).ok()).flatten();
         let errors = read.map(|envelope| envelope.errors).unwrap_or_default();
-        Self { status, errors, challenge: wanted(headers) }
+        Self { status, errors, challenge: wanted(headers), headers: headers.clone() }
     }
 
     /// Whether one of its words is one of these.

@@ -21,6 +21,7 @@ pub mod staging;
 mod tokens;
 pub mod tree;
 mod verify;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,7 @@ use self::login::{Allowed, Kept, Login, Whose};
 use self::requests::{Answer, Asked, MAX_MANIFEST, MAX_TAGS, Told};
 use self::staging::Staging;
 use self::tokens::Grant;
+use self::waits::Waits;
 use crate::config::Registry;
 use crate::outbound::{Client, Outbound};
 pub use delete::Deleted;
@@ -76,6 +78,8 @@ pub struct Registries {
     grants: Mutex<HashMap<Grant, Option<String>>>,
     /// How each registry lets in: with a token, if there is anything here.
     ways: Mutex<HashMap<String, Option<Challenge>>>,
+    /// Which are to be left alone for a while.
+    waits: Waits,
     /// Turns of those who look images up for workers.
     looks: Semaphore,
     /// Where untrusted machines push.
@@ -112,6 +116,7 @@ impl Registries {
             others,
             grants: Mutex::default(),
             ways: Mutex::default(),
+            waits: Waits::default(),
             looks: Semaphore::new(public::MOST_AT_ONCE),
             staging: None,
         })

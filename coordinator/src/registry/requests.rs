@@ -94,11 +94,13 @@ impl By<'_> {
         asked: &Asked<'_>,
     ) -> Result<Told, RegistryError> {
         let (registries, whose) = (self.registries, &self.whose);
+        registries.may_be_asked(whose, repository)?;
         let deadline = Instant::now() + registries.timeout;
         let scope = Scope { repository, from: None, actions: actions(&asked.method) };
         let token = registries.grant_of(whose, scope, deadline).await?;
         let shown = Shown::of(token.as_deref(), whose);
         let told = registries.send(repository, asked, shown, deadline).await?;
+        registries.note(whose, repository, &told);
         if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
             return Ok(told);
         }
@@ -110,6 +112,26 @@ impl By<'_> {
 }
 
 impl Registries {
+    /// Refuses what would be sent to a registry that has asked to be left alone.
+    ///
+    /// # Errors
+    /// It has.
+    pub(super) fn may_be_asked(&self, whose: &Whose, repository: &Repository) -> Result<(), RegistryError> {
+        match self.waits.left(whose.version(), repository.registry()) {
+            Some((_, limit)) => Err(RegistryError::left_alone(repository, &limit)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what an answer says of when more may be asked.
+    fn note(&self, whose: &Whose, repository: &Repository, told: &Told) {
+        let (headers, may_pass) = match told {
+            Told::Answer(answer) => (&answer.headers, false),
+            Told::No(refusal) => (&refusal.headers, refusal.may_pass()),
+        };
+        self.waits.note(whose.version(), repository.registry(), headers, may_pass);
+    }
+
     /// With what lets it in.
     ///
     /// # Errors

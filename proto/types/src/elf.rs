@@ -24,7 +24,7 @@ use crate::platform::Platform;
 use crate::spec::Verify;
 
 /// Which rules made a verdict; of other rules none counts.
-pub const RULES: u32 = 1;
+pub const RULES: u32 = 2;
 /// So many bytes of a file are its head.
 pub const HEAD_BYTES: usize = 20;
 /// So many paths are kept of each machine's files; the others are counted.
@@ -57,6 +57,8 @@ pub const EXCEPTED: &[&str] = &[
     "usr/lib/firmware",
     "usr/share/qemu",
     "boot",
+    // Selenium's, of which each machine takes its own.
+    "**/selenium-manager",
     // An emulator that is brought along, to build the image on another machine.
     "usr/bin/qemu-*-static",
 ];
@@ -121,10 +123,55 @@ pub fn runs(platform: &Platform, architecture: &str) -> bool {
         || !MACHINES.iter().any(|(name, ..)| *name == own)
 }
 
-/// What is excepted whatever the build says.
-pub fn is_excepted(path: &str) -> bool {
+/// What folders and libraries are called that are there for one architecture among several, in small letters.
+const NAMES: &[(&str, &[&str])] = &[
+    ("amd64", &["amd64", "x86_64", "x86-64", "x64"]),
+    ("386", &["386", "i386", "i586", "i686", "x86", "ia32"]),
+    ("arm64", &["arm64", "aarch64", "arm64-v8a"]),
+    ("arm", &["arm", "arm32", "armhf", "armel", "armv6", "armv6l", "armv7", "armv7l", "armv7hf", "armeabi-v7a"]),
+    ("riscv64", &["riscv64", "riscv64gc"]),
+    ("ppc64le", &["ppc64le", "ppc64el", "powerpc64le"]),
+    ("ppc64", &["ppc64", "powerpc64"]),
+    ("s390x", &["s390x"]),
+    ("loong64", &["loong64", "loongarch64"]),
+    ("mips", &["mips"]),
+    ("mipsle", &["mipsle", "mipsel"]),
+    ("mips64", &["mips64"]),
+    ("mips64le", &["mips64le", "mips64el"]),
+];
+
+/// What is excepted of an architecture's files whatever the build says.
+pub fn is_excepted(path: &str, architecture: &str) -> bool {
     static SET: LazyLock<PatternSet> = LazyLock::new(|| PatternSet::from_lines(EXCEPTED).unwrap_or_default());
-    SET.is_excluded(path)
+    SET.is_excluded(path) || is_named_for(path, architecture)
+}
+
+/// Whether the file lies in a folder that is called after the file's own architecture, or is a library that is: packages that bring all
+/// platforms along keep them apart so (.NET's `runtimes/linux-arm64`, Android's `lib/arm64-v8a`). The system's own libraries, which are
+/// in such folders as well (Debian's `/usr/lib/x86_64-linux-gnu`), are what an image runs with, and those of a wrong base.
+fn is_named_for(path: &str, architecture: &str) -> bool {
+    let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == architecture) else { return false };
+    let path = path.to_ascii_lowercase();
+    let (folders, file) = path.rsplit_once('/').unwrap_or(("", &path));
+    let own = folders.strip_prefix("usr/").unwrap_or(folders).strip_prefix("lib/");
+    // The folder of the system's libraries is no sign; what is below it may be.
+    let folders = match own.map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+        Some((system, rest)) if system.contains("-linux-") => rest,
+        _ => folders,
+    };
+    let is_named = |part: &str| names.iter().any(|name| is_word(part, name));
+    folders.split('/').any(is_named) || file.contains(".so") && is_named(file) || file.ends_with(".node") && is_named(file)
+}
+
+/// Whether a name holds a word, and not only as a part of another one: `x86` is none of `x86_64`.
+fn is_word(text: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric();
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(is_part)
+            && !after.starts_with(is_part)
+            && !(word == "x86" && (after.starts_with("_64") || after.starts_with("-64")))
+    })
 }
 
 /// What a layer holds, whichever image it is in.

@@ -102,7 +102,7 @@ fn what_honest_images_hold_of_other_machines_is_excepted() {
         "usr/bin/qemu-aarch64-static",
         "usr/lib/python3/dist-packages/pydevd_attach_to_process/attach_linux_amd64.so",
     ] {
-        assert!(is_excepted(path), "{path}");
+        assert!(is_excepted(path, "mips"), "{path}");
     }
     for path in [
         "usr/bin/python3",
@@ -112,10 +112,41 @@ fn what_honest_images_hold_of_other_machines_is_excepted() {
         "usr/bin/qemu-system-arm",
         "usr/lib64/ld-linux-x86-64.so.2",
     ] {
-        assert!(!is_excepted(path), "{path}");
+        assert!(!is_excepted(path, "mips"), "{path}");
     }
     // A pattern that isn't one would turn all of them off.
     assert_eq!(PatternSet::from_lines(EXCEPTED).map(|set| set.is_empty()), Ok(false));
+}
+
+#[test]
+fn what_lies_in_a_folder_of_its_own_architectures_name_is_excepted_but_for_the_systems_libraries() {
+    for (of, path) in [
+        ("arm64", "app/runtimes/linux-arm64/native/libSkiaSharp.so"),
+        ("amd64", "app/runtimes/linux-x64/native/libsqlite3.so"),
+        ("386", "app/runtimes/win-x86/native/x.so"),
+        ("arm", "opt/ndk/lib/armeabi-v7a/libc++_shared.so"),
+        ("arm64", "opt/ndk/lib/arm64-v8a/libc++_shared.so"),
+        ("amd64", "app/node_modules/@esbuild/linux-x64/bin/esbuild"),
+        ("amd64", "app/node_modules/sharp/sharp-linux-x64.node"),
+        ("s390x", "usr/lib/jni/libjansi-s390x.so"),
+        ("ppc64le", "usr/lib/x86_64-linux-gnu/plugins/ppc64le/libx.so"),
+        ("arm64", "opt/AArch64/tool"),
+    ] {
+        assert!(is_excepted(path, of), "{of} {path}");
+    }
+    for (of, path) in [
+        ("amd64", "lib/x86_64-linux-gnu/libc.so.6"),
+        ("amd64", "usr/lib/x86_64-linux-gnu/libssl.so.3"),
+        ("amd64", "usr/lib64/ld-linux-x86-64"),
+        ("amd64", "app/runtimes/linux-arm64/native/libSkiaSharp.so"),
+        ("arm64", "app/armada/tool"),
+        ("386", "opt/x86_64/tool"),
+        ("amd64", "usr/local/bin/app-amd64"),
+        ("amd64", "app"),
+        ("amd64", "usr/bin/python3"),
+    ] {
+        assert!(!is_excepted(path, of), "{of} {path}");
+    }
 }
 
 fn verdict(files: &[(&str, &str)]) -> LayerVerdict {

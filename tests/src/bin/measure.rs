@@ -15,6 +15,7 @@ use farm_tests::bridge::Bridge;
 use farm_tests::engine::PrivateEngine;
 use farm_tests::farm::{Farm, FarmBuilder, WorkerSpec, output};
 use farm_tests::git::GitHost;
+use farm_tests::measuring::{Folder, counted, median, publish, requests};
 use farm_tests::pushes;
 use farm_tests::pushes::rate::{Rate, Times, percentile};
 use farm_tests::scale::connections::{Needs, hold};
@@ -43,9 +44,10 @@ fn main() -> ExitCode {
         }
         Some("connections") => connections(number("--workers", 500)),
         Some("hooks") => hooks(number("--pairs", 9)),
+        Some("publish") => publish::measure(number("--pairs", 5)),
         _ => {
             eprintln!(
-                "measure submit|output|hooks [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
+                "measure submit|output|hooks|publish [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
             );
             return ExitCode::from(2);
         }
@@ -132,7 +134,7 @@ fn hooks(pairs: usize) {
     host.commit(&all);
     let worker = WorkerSpec::new("w").platforms("linux/amd64").arg("--fetch-from").arg(&host.place());
     let farm = Farm::builder().worker(worker).start();
-    let folder = Folder::new();
+    let folder = Folder::default();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..=pairs {
         host.commit(&[("src/d1/f1.txt", &format!("changed {round}"))]);
@@ -211,7 +213,7 @@ fn submit(pairs: usize) {
 fn outputs(pairs: usize) {
     let bed = Bed::from_env();
     let farm = Farm::builder().worker(WorkerSpec::new("w").platforms("linux/amd64").slots(2)).start();
-    let context = Folder::new();
+    let context = Folder::default();
     context.write("Dockerfile", "FROM localhost:5002/python:3.11-slim\nWORKDIR /app\nCOPY . .\n");
     for n in 0..500 {
         context.write(&format!("src/d{}/f{n}.py", n % 20), &format!("# {n}\n{}", "x = 1\n".repeat(200)));
@@ -224,7 +226,7 @@ fn outputs(pairs: usize) {
         .args(["buildx", "create", "--name", "far", "--driver", "remote"]);
     let out = output(create.arg(door.address()));
     assert_eq!(out.status, 0, "{out:?}");
-    let results = Folder::new();
+    let results = Folder::default();
     let load = ["--load", "-t", "measure-load:1"].map(str::to_owned).to_vec();
     let into = |form: &str, name: &str| {
         vec!["-o".to_owned(), format!("type={form},dest={}/{name}", results.path().display())]
@@ -343,7 +345,7 @@ fn compare_all(sides: &Sides, pairs: usize) {
     compare("warm", sides, pairs, |_, turn| unchanged[turn].clone());
 
     // Of what is built both keep nothing for each other: every context has a text of its own in it.
-    let steps = [Folder::new(), Folder::new()];
+    let steps = [Folder::default(), Folder::default()];
     compare("steps", sides, pairs, |round, turn| {
         let dockerfile = format!(
             "FROM localhost:5002/python:3.11-slim\nCOPY . /src\nRUN : {turn} {round} {}{}; python3 -c 'print(sum(range(2000000)))'\n\
@@ -354,7 +356,7 @@ fn compare_all(sides: &Sides, pairs: usize) {
         steps[turn].write("Dockerfile", &dockerfile);
         steps[turn].path()
     });
-    let edited = [Folder::new(), Folder::new()];
+    let edited = [Folder::default(), Folder::default()];
     for folder in &edited {
         folder.write("Dockerfile", "FROM localhost:5002/python:3.11-slim\nWORKDIR /app\nCOPY . .\n");
         for n in 0..500 {
@@ -366,48 +368,6 @@ fn compare_all(sides: &Sides, pairs: usize) {
             .write("src/d1/f1.py", &format!("# {turn} {round} {}{}\n", sides.name, std::process::id()));
         edited[turn].path()
     });
-}
-
-/// The requests that the registry has answered, in the order in which it did: `GET manifests`.
-fn requests() -> Vec<String> {
-    let log = Bed::from_env().state.join("logs").join("registry.log");
-    let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
-    let value = |line: &str, key: &str| {
-        let rest = line.split_once(key)?.1;
-        Some(rest.trim_start_matches('"').split(['"', ' ']).next()?.to_owned())
-    };
-    let one = |line: &str| {
-        let (method, uri) = (value(line, "http.request.method=")?, value(line, "http.request.uri=")?);
-        let kinds = ["manifests", "blobs/uploads", "blobs", "tags"];
-        let kind = kinds.into_iter().find(|kind| uri.contains(&format!("/{kind}/"))).unwrap_or("v2");
-        Some(format!("{method} {kind}"))
-    };
-    text.lines().filter(|line| line.contains("response completed")).filter_map(one).collect()
-}
-
-/// `3 GET manifests, 1 HEAD blobs`.
-fn counted(requests: &[String]) -> String {
-    let mut kinds = std::collections::BTreeMap::new();
-    requests.iter().for_each(|request| *kinds.entry(request.as_str()).or_insert(0) += 1);
-    kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
-}
-
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Folder {
-        Folder(Bed::from_env().folder("measure"))
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.0.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
 }
 
 /// Where the time of a build by farm went, seconds.
@@ -542,11 +502,4 @@ fn export_seconds(progress: &str, platform: &Value) -> f64 {
     let spans =
         exports.filter_map(|event| Some((event["started_ms"].as_f64()?, event["finished_ms"].as_f64()?)));
     spans.map(|(from, to)| (to - from) / 1000.0).fold(0.0, f64::max)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
 }

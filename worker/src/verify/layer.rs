@@ -46,7 +46,7 @@ fn look_into(mut packed: BufReader<impl Read>, diff_id: &Digest) -> io::Result<L
         let mut archive = archive;
         heads::<HEAD_BYTES>(&mut archive, MOST_ENTRIES, |path, head| {
             let Some(architecture) = architecture(head) else { return };
-            if !is_excepted(path) && noted <= PATHS_BYTES {
+            if !is_excepted(path, architecture) && noted <= PATHS_BYTES {
                 noted += path.len() + size_of::<String>();
                 verdict.note(architecture, path);
             }

@@ -6,8 +6,8 @@ use farm_types::failure::SourceExcerpt;
 use farm_types::mounts::{MOST_MOUNTS, Mounts};
 use farm_types::spec::{NamedContext, Purpose, Verify};
 use farm_types::{
-    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, MediaTypes, Offer, Placement, Platform,
-    PullMode, RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
+    BuildSpec, CopySpec, CopyVerb, Export, Failure, FetchSpec, ImageRef, ImageTag, Invalid, MediaTypes,
+    Offer, Placement, Platform, PullMode, RegistryHost, RunOptions, SinglePlatform, SnapshotRef,
 };
 
 use crate::{fetch, packaging, v1};

@@ -11,7 +11,9 @@ use farm_types::pattern::PatternSet;
 use farm_types::spec::Purpose;
 use farm_types::{BuildSpec, Digest, Invalid, MediaTypes, Platform, ProjectId, RegistryHost, Repository};
 
-use crate::buildkit::{Bound, Bounds, Export, Fetches, Grant, ImageForm, Images, Lending, Login, Public, Solve, Tokens};
+use crate::buildkit::{
+    Bound, Bounds, Export, Fetches, Grant, ImageForm, Images, Lending, Login, Public, Solve, Tokens,
+};
 use crate::mask::Mask;
 use crate::snapshot::fetch::Roots;
 

@@ -237,7 +237,8 @@ pub fn merge(children: &[Child], missing: &[Platform], form: &Packaging) -> Resu
     let mut annotations = form.annotations_of(Level::Index, None);
     annotations.extend(lacks(missing));
     let images: Vec<Descriptor> = children.iter().map(|child| listed(child, form)).collect();
-    let attestations = children.iter().filter(|_| inline).flat_map(|child| child.attestations.iter().cloned());
+    let attestations =
+        children.iter().filter(|_| inline).flat_map(|child| child.attestations.iter().cloned());
     let attestations: Vec<Descriptor> = attestations.collect();
     // Docker's list has no annotations.
     let docker = form.media_types != MediaTypes::Oci
@@ -245,7 +246,8 @@ pub fn merge(children: &[Child], missing: &[Platform], form: &Packaging) -> Resu
         && attestations.is_empty()
         && images.iter().all(|image| image.media_type == DOCKER_MANIFEST && image.annotations.is_empty());
     if form.media_types == MediaTypes::Docker && !docker {
-        let cure = "Docker's list can't say which platforms it lacks, nor anything else; write --media-type oci";
+        let cure =
+            "Docker's list can't say which platforms it lacks, nor anything else; write --media-type oci";
         return Err(Invalid::new("index", "docker", cure));
     }
     let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
@@ -300,7 +302,9 @@ fn check_form(child: &Child, form: &Packaging) -> Result<(), Invalid> {
         return wrong(&format!("it was pushed as {}", child.manifest.media_type));
     }
     let annotations = form.annotations_of(Level::Manifest, Some(&child.platform));
-    if let Some((key, _)) = annotations.iter().find(|(key, value)| child.annotations.get(*key) != Some(*value)) {
+    if let Some((key, _)) =
+        annotations.iter().find(|(key, value)| child.annotations.get(*key) != Some(*value))
+    {
         return wrong(&format!("it was pushed without its annotation {key}"));
     }
     Ok(())

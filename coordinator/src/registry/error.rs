@@ -315,10 +315,11 @@ impl Refusal {
     /// DENIED or 405, "… is locked"; Artifact Registry and Docker Hub: 400, "… immutable".
     pub(super) fn is_about_immutability(&self) -> bool {
         const SAID: [&str; 4] = ["immutable", "cannot be overwritten", "is locked", "write-disabled"];
-        self.status.is_client_error() && self.errors.iter().any(|error| {
-            let text = error.message.to_ascii_lowercase();
-            SAID.iter().any(|said| text.contains(said))
-        })
+        self.status.is_client_error()
+            && self.errors.iter().any(|error| {
+                let text = error.message.to_ascii_lowercase();
+                SAID.iter().any(|said| text.contains(said))
+            })
     }
 
     /// What it said, on one line.

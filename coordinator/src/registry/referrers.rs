@@ -17,7 +17,9 @@ impl By<'_> {
         let unusable = |why: String| RegistryError::rejected(repository, why);
         let at = attached.attestation.to_string();
         let Some(pushed) = self.manifest(repository, &at).await? else {
-            return Err(unusable(format!("the attestation {at} is not there any more; submit the build again")));
+            return Err(unusable(format!(
+                "the attestation {at} is not there any more; submit the build again"
+            )));
         };
         let artifact =
             artifact(&pushed.bytes, &attached.subject).map_err(|error| unusable(error.to_string()))?;

@@ -102,7 +102,11 @@ impl Waits {
             let was_little = said.limit.is_some_and(Limit::is_little);
             said.limit = Some(limit);
             if limit.is_little() && !was_little {
-                tracing::warn!(registry = host, limit = limit.in_words(), "a registry's limit is nearly reached");
+                tracing::warn!(
+                    registry = host,
+                    limit = limit.in_words(),
+                    "a registry's limit is nearly reached"
+                );
             }
         }
     }

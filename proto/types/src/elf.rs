@@ -128,7 +128,10 @@ const NAMES: &[(&str, &[&str])] = &[
     ("amd64", &["amd64", "x86_64", "x86-64", "x64"]),
     ("386", &["386", "i386", "i586", "i686", "x86", "ia32"]),
     ("arm64", &["arm64", "aarch64", "arm64-v8a"]),
-    ("arm", &["arm", "arm32", "armhf", "armel", "armv6", "armv6l", "armv7", "armv7l", "armv7hf", "armeabi-v7a"]),
+    (
+        "arm",
+        &["arm", "arm32", "armhf", "armel", "armv6", "armv6l", "armv7", "armv7l", "armv7hf", "armeabi-v7a"],
+    ),
     ("riscv64", &["riscv64", "riscv64gc"]),
     ("ppc64le", &["ppc64le", "ppc64el", "powerpc64le"]),
     ("ppc64", &["ppc64", "powerpc64"]),
@@ -160,7 +163,9 @@ fn is_named_for(path: &str, architecture: &str) -> bool {
         _ => folders,
     };
     let is_named = |part: &str| names.iter().any(|name| is_word(part, name));
-    folders.split('/').any(is_named) || file.contains(".so") && is_named(file) || file.ends_with(".node") && is_named(file)
+    folders.split('/').any(is_named)
+        || file.contains(".so") && is_named(file)
+        || file.ends_with(".node") && is_named(file)
 }
 
 /// Whether a name holds a word, and not only as a part of another one: `x86` is none of `x86_64`.

@@ -155,7 +155,8 @@ impl Annotation {
     /// There is no `=`, no key, or a level that farm or the format doesn't have.
     pub fn parse(text: &str) -> Result<Vec<Self>, Invalid> {
         let invalid = |cure: &str| Invalid::new("annotation", text, cure);
-        let (left, value) = text.split_once('=').ok_or_else(|| invalid("write KEY=VALUE or LEVEL:KEY=VALUE"))?;
+        let (left, value) =
+            text.split_once('=').ok_or_else(|| invalid("write KEY=VALUE or LEVEL:KEY=VALUE"))?;
         let (levels, key) = match left.split_once(':') {
             Some((levels, key)) => (levels, key),
             None => ("manifest", left),
@@ -164,7 +165,8 @@ impl Annotation {
             let (word, platform) = match level.split_once('[') {
                 None => (level, None),
                 Some((word, rest)) => {
-                    let platform = rest.strip_suffix(']').ok_or_else(|| invalid("close the platform by ]"))?;
+                    let platform =
+                        rest.strip_suffix(']').ok_or_else(|| invalid("close the platform by ]"))?;
                     (word, Some(platform.parse()?))
                 }
             };
@@ -176,7 +178,8 @@ impl Annotation {
                 "manifest" => Level::Manifest,
                 "manifest-descriptor" => Level::ManifestDescriptor,
                 "index-descriptor" => {
-                    let cure = "nothing in a registry lists an index; write index, manifest or manifest-descriptor";
+                    let cure =
+                        "nothing in a registry lists an index; write index, manifest or manifest-descriptor";
                     return Err(invalid(cure));
                 }
                 _ => {
@@ -249,7 +252,9 @@ impl Packaging {
         for (i, annotation) in self.annotations.iter().enumerate() {
             let invalid = |cure: String| Err(Invalid::new("annotation", annotation.to_string(), cure));
             if self.media_types == MediaTypes::Docker {
-                return invalid("Docker's formats carry none; leave it out, or write --media-type oci".to_owned());
+                return invalid(
+                    "Docker's formats carry none; leave it out, or write --media-type oci".to_owned(),
+                );
             }
             if annotation.level != Level::Manifest && !is_index {
                 return invalid(

@@ -307,10 +307,8 @@ impl BuildSpec {
     /// It can't.
     pub fn check_packaging(&self) -> Result<(), Invalid> {
         let (packaging, attests) = (&self.packaging, self.attests());
-        self.single_platform.check(
-            self.platforms.len(),
-            attests && packaging.attestations == Placement::Inline,
-        )?;
+        self.single_platform
+            .check(self.platforms.len(), attests && packaging.attestations == Placement::Inline)?;
         if let (true, Some(first)) = (packaging.media_types == MediaTypes::Docker, self.optional.first()) {
             let cure = "Docker's list can't say which platforms it lacks; write --media-type oci";
             return Err(Invalid::new("optional platform", first.to_string(), cure));

@@ -58,13 +58,24 @@ fn repository(name: &str) -> String {
 /// same manifests.
 fn merges(farm: &Farm, measure: &str, platforms: &str, pairs: usize) {
     let (context, mut asked) = (Folder::default(), [Vec::new(), Vec::new()]);
-    context.write("Dockerfile", "FROM scratch\nARG TARGETPLATFORM\nLABEL of=$TARGETPLATFORM\nCOPY Dockerfile /\n");
+    context.write(
+        "Dockerfile",
+        "FROM scratch\nARG TARGETPLATFORM\nLABEL of=$TARGETPLATFORM\nCOPY Dockerfile /\n",
+    );
     let to = repository(measure);
     let mut children: Vec<String> = Vec::new();
     let took = in_turns(pairs, |round, turn| {
         if children.is_empty() || turn == 0 {
             let tag = format!("{to}:farm-{round}");
-            let args = ["submit", &context.path().display().to_string(), "-t", &tag, "--platform", platforms, "--json"];
+            let args = [
+                "submit",
+                &context.path().display().to_string(),
+                "-t",
+                &tag,
+                "--platform",
+                platforms,
+                "--json",
+            ];
             let build = farm.cli(&args).json();
             let index = farm.cli(&["inspect", &tag, "--json"]).json();
             children = index["platforms"]
@@ -85,7 +96,11 @@ fn merges(farm: &Farm, measure: &str, platforms: &str, pairs: usize) {
         [seconds]
     });
     say(measure, &took, "");
-    println!("publish {measure}, requests to the registry, peer: {} ({})", asked[1].len(), counted(&asked[1]));
+    println!(
+        "publish {measure}, requests to the registry, peer: {} ({})",
+        asked[1].len(),
+        counted(&asked[1])
+    );
 }
 
 /// How long a build was being published, seconds.
@@ -174,7 +189,14 @@ fn verifies(farm: &Farm, pairs: usize) {
         let verify = ["elf", "off"][turn];
         let path = context.path().display().to_string();
         [timed(&mut farm.command(&[
-            "submit", &path, "-t", tag, "--platform", "linux/amd64", "--verify", verify,
+            "submit",
+            &path,
+            "-t",
+            tag,
+            "--platform",
+            "linux/amd64",
+            "--verify",
+            verify,
         ]))]
     };
     let took = in_turns(pairs, |round, turn| {
@@ -182,14 +204,20 @@ fn verifies(farm: &Farm, pairs: usize) {
         let mut dockerfile = "FROM localhost:5002/python:3.11-slim\n".to_owned();
         for layer in 0..NEW_LAYERS {
             let code = format!("open(\"/{layer}\", \"wb\").write(os.urandom({NEW_LAYER}))");
-            dockerfile.push_str(&format!("RUN : {turn} {round} {}; python3 -c 'import os; {code}'\n", std::process::id()));
+            dockerfile.push_str(&format!(
+                "RUN : {turn} {round} {}; python3 -c 'import os; {code}'\n",
+                std::process::id()
+            ));
         }
         context.write("Dockerfile", &dockerfile);
         build(&context, &format!("{}:1", repository(&format!("new-{turn}-{round}"))), turn)
     });
     say("verify-new", &took, "");
     let context = Folder::default();
-    let text = format!("FROM localhost:5002/python:3.11-slim\nRUN : {}; head -c 1000000 /dev/zero >/a\n", std::process::id());
+    let text = format!(
+        "FROM localhost:5002/python:3.11-slim\nRUN : {}; head -c 1000000 /dev/zero >/a\n",
+        std::process::id()
+    );
     context.write("Dockerfile", &text);
     let took = in_turns(pairs * 2, |_, turn| build(&context, &format!("{}:1", repository("judged")), turn));
     say("verify-judged", &took, "");

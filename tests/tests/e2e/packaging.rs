@@ -86,7 +86,11 @@ fn an_index_has_the_formats_that_were_asked_for() {
     submit(&farm, &context, &[&args[..], &["--media-type", "oci"]].concat()).ok();
     assert_eq!(index(&tag)["mediaType"], "application/vnd.oci.image.index.v1+json");
     let refuse = |more: &[&str], cure: &str| {
-        refused(&submit(&farm, &context, &[&args[..], &["--media-type", "docker"], more].concat()), 2, &[cure]);
+        refused(
+            &submit(&farm, &context, &[&args[..], &["--media-type", "docker"], more].concat()),
+            2,
+            &[cure],
+        );
     };
     refuse(&["--annotation", "a=b"], "carry none");
     refuse(&["--provenance"], "carry no attestations");

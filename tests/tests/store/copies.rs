@@ -25,7 +25,13 @@ fn copy(world: &World, key: &str, from: &str, tags: &[&str]) -> NewBuild {
 
 fn source(what: &str) -> Index {
     let bytes = what.as_bytes().to_vec();
-    Index { digest: Digest::of(&bytes), bytes, media_type: OCI_INDEX, manifests: Vec::new(), referrers: Vec::new() }
+    Index {
+        digest: Digest::of(&bytes),
+        bytes,
+        media_type: OCI_INDEX,
+        manifests: Vec::new(),
+        referrers: Vec::new(),
+    }
 }
 
 async fn due(world: &World, of: Submitted) -> Option<DueMerge> {

@@ -28,7 +28,13 @@ fn index(what: &str, platforms: &[&str]) -> Index {
         annotations: Default::default(),
     };
     let bytes = serde_json::to_vec(&document).unwrap();
-    Index { digest: Digest::of(&bytes), bytes, media_type: OCI_INDEX, manifests: Vec::new(), referrers: Vec::new() }
+    Index {
+        digest: Digest::of(&bytes),
+        bytes,
+        media_type: OCI_INDEX,
+        manifests: Vec::new(),
+        referrers: Vec::new(),
+    }
 }
 
 /// Publishes what is due of a build; it finds `before` at the tag.

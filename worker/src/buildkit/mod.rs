@@ -33,6 +33,6 @@ pub use fetches::{Fetches, Place};
 pub use public::Public;
 pub use tree::{MemoryTree, SourceTree, TreeEntry, TreeKind, path_order};
 pub use types::{
-    Agent, AgentAsked, Bound, Bounds, Export, Grant, ImageForm, Images, Lending, LentToken, Login, Looked, Missing,
-    Mounted, Output, OutputPart, Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
+    Agent, AgentAsked, Bound, Bounds, Export, Grant, ImageForm, Images, Lending, LentToken, Login, Looked,
+    Missing, Mounted, Output, OutputPart, Seen, Solve, SolveError, Solved, TokenAsked, Tokens,
 };

@@ -11,8 +11,8 @@ use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageRef, ImageTag, Invalid, Lfs,
-    Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
+    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageRef, ImageTag,
+    Invalid, Lfs, Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 

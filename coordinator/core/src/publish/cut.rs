@@ -181,13 +181,7 @@ mod tests {
     fn source(media_type: &'static str, entries: &[String], rest: &str) -> Index {
         let entries = entries.join(",\n");
         let bytes = format!("{{\n \"schemaVersion\": 2,\"manifests\":[{entries}]{rest}}}").into_bytes();
-        Index {
-            digest: Digest::of(&bytes),
-            bytes,
-            media_type,
-            manifests: Vec::new(),
-            referrers: Vec::new(),
-        }
+        Index { digest: Digest::of(&bytes), bytes, media_type, manifests: Vec::new(), referrers: Vec::new() }
     }
 
     /// As a registry of base images may have it.

@@ -181,7 +181,11 @@ mod tests {
 
         let foreign = br#"{"schemaVersion":2,"manifests":[{"mediaType":"m","digest":"sha256:1","size":3,"annotations":{"a":"b"}}],"annotations":{"x":"y"}}"#;
         let kept = String::from_utf8(listed(Some(foreign), &one).unwrap().unwrap()).unwrap();
-        for part in [r#""digest":"sha256:1","size":3,"annotations":{"a":"b"}"#, r#""annotations":{"x":"y"}"#, OCI_INDEX] {
+        for part in [
+            r#""digest":"sha256:1","size":3,"annotations":{"a":"b"}"#,
+            r#""annotations":{"x":"y"}"#,
+            OCI_INDEX,
+        ] {
             assert!(kept.contains(part), "{part} in {kept}");
         }
         assert!(listed(Some(b"<html>"), &one).is_err());

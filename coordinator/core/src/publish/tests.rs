@@ -53,7 +53,8 @@ fn platforms_are_spelled_in_their_normal_form_or_as_they_are() {
 #[test]
 fn the_bytes_are_these() {
     let index =
-        merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)], &[], &usual()).unwrap();
+        merge(&[child("linux/arm/v7", OCI_MANIFEST), child("linux/amd64", OCI_MANIFEST)], &[], &usual())
+            .unwrap();
     let expected = format!(
         concat!(
             r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#,
@@ -223,9 +224,8 @@ fn attestations_stand_in_the_index_or_refer_to_their_image_or_are_left_out() {
     assert!(none.referrers.is_empty());
     let pairs: Vec<(Digest, Digest)> =
         referring.referrers.iter().map(|one| (one.subject.digest, one.attestation)).collect();
-    let of = |platform: &str| {
-        (Digest::of(platform.as_bytes()), Digest::of(format!("att {platform}").as_bytes()))
-    };
+    let of =
+        |platform: &str| (Digest::of(platform.as_bytes()), Digest::of(format!("att {platform}").as_bytes()));
     assert_eq!(pairs, [of("linux/amd64"), of("linux/arm64")]);
     let bytes = b"{}".to_vec();
     let mut only = attested("linux/amd64");

@@ -152,9 +152,7 @@ async fn unmoved(registries: &By<'_>, due: &DueDestination) -> std::result::Resu
 }
 
 fn expected<'a>(due: &'a DueDestination, tag: &str) -> Option<&'a ExpectedTag> {
-    due.expected
-        .iter()
-        .find(|expected| expected.tag.repository == due.repository && expected.tag.tag == tag)
+    due.expected.iter().find(|expected| expected.tag.repository == due.repository && expected.tag.tag == tag)
 }
 
 /// What is to be said of a tag that points elsewhere than it has to, and not to what it is moved to.
@@ -163,7 +161,8 @@ fn moved(due: &DueDestination, tag: &str, found: Option<Digest>) -> Option<Regis
     if found == expected.digest || found == Some(due.index_digest) {
         return None;
     }
-    let told = |digest: Option<Digest>| digest.map_or_else(|| "not there".to_owned(), |digest| digest.to_string());
+    let told =
+        |digest: Option<Digest>| digest.map_or_else(|| "not there".to_owned(), |digest| digest.to_string());
     let message = format!(
         "{}:{tag} was moved by somebody else since this was asked for, and stays: it was {}, and is {}; look at it, and submit again",
         due.repository,

@@ -206,15 +206,13 @@ async fn index(
         manifests.extend(document.manifests.iter().map(|entry| entry.digest));
     }
     let whole = Index { bytes: root.bytes, digest, media_type, manifests, referrers: Vec::new() };
-    cut(whole, &copy.platforms).map_err(
-        |why| match why {
-            Uncut::Missing { .. } => {
-                let why = format!("{} can't be copied so: {why}", copy.from);
-                impossible(FailureCode::CopiedPlatformMissing, why)
-            }
-            Uncut::NoIndex | Uncut::Unreadable(..) => unfit(&why.to_string()),
-        },
-    )
+    cut(whole, &copy.platforms).map_err(|why| match why {
+        Uncut::Missing { .. } => {
+            let why = format!("{} can't be copied so: {why}", copy.from);
+            impossible(FailureCode::CopiedPlatformMissing, why)
+        }
+        Uncut::NoIndex | Uncut::Unreadable(..) => unfit(&why.to_string()),
+    })
 }
 
 /// The manifests of an image beside its root, where that tells them all: those of indexes that it lists it doesn't.

@@ -209,7 +209,12 @@ fn push(export: &Export, form: &ImageForm) -> Exporter {
             .into_iter()
             .chain(export.plain_http.then_some(("registry.insecure", "true")))
             // An engine can't unpack what it has rewritten meanwhile, and says so.
-            .chain(form.rewrite_timestamp.then_some([("rewrite-timestamp", "true"), ("unpack", "false")]).into_iter().flatten())
+            .chain(
+                form.rewrite_timestamp
+                    .then_some([("rewrite-timestamp", "true"), ("unpack", "false")])
+                    .into_iter()
+                    .flatten(),
+            )
             .chain(annotations),
     )
 }

@@ -20,6 +20,7 @@ mod plan;
 mod remote;
 mod results;
 mod secrets;
+mod templated;
 
 use farm_proto::v1::Build;
 use farm_types::snapshot::ROOT_CONTEXT;

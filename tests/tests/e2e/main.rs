@@ -23,6 +23,7 @@ mod attaching;
 mod caches;
 mod cancelling;
 mod cleaning;
+mod clients;
 mod context;
 mod copying;
 mod crowd;

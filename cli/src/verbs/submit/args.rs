@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(default_value = ".", value_name = "CONTEXT")]
     pub(in crate::verbs) context: String,
 
-    /// Where to publish: REGISTRY/REPO:TAG; may be given several times
+    /// Where to publish: REGISTRY/REPO:TAG, also with words like :{branch}-{sha7}; may be given several times
     #[arg(short, long, value_name = "REPO:TAG")]
     pub(super) tag: Vec<String>,
 

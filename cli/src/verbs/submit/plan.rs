@@ -24,6 +24,7 @@ use super::packaging;
 use super::remote::{self, KEEP_GIT};
 use super::results::ResultFiles;
 use super::secrets;
+use super::templated;
 use crate::address::{Address, GitSwitches, fetch_source};
 use crate::error::{Error, Result};
 use crate::mounts::Mounting;
@@ -110,7 +111,8 @@ impl Plan {
             platforms_from = Some(environment::PLATFORM);
         }
         let mut tags: Vec<ImageTag> = Vec::new();
-        for text in &args.tag {
+        let (texts, left_out) = templated::filled(&args.tag, &args.context, &variable)?;
+        for text in &texts {
             let tag: ImageTag = text.parse().map_err(|e| flag("-t", e))?;
             tag.repository
                 .host()
@@ -259,7 +261,7 @@ impl Plan {
             platforms,
             optional,
             platforms_from,
-            warnings: [args.ignored.warnings(), mounting.warnings().to_vec()].concat(),
+            warnings: [args.ignored.warnings(), mounting.warnings().to_vec(), left_out].concat(),
             idempotency_key,
             tags,
             target: args.target.filter(|target| !target.is_empty()),

@@ -150,7 +150,7 @@ pub fn is_excepted(path: &str, architecture: &str) -> bool {
 }
 
 /// Whether the file lies in a folder that is called after the file's own architecture, or is a library that is: packages that bring all
-/// platforms along keep them apart so (.NET's `runtimes/linux-arm64`, Android's `lib/arm64-v8a`). The system's own libraries, which are
+/// platforms along keep them apart so (.NET's `runtimes/linux-arm64`, Android's `lib/arm64-v8a`). The system's loader and its libraries, which are
 /// in such folders as well (Debian's `/usr/lib/x86_64-linux-gnu`), are what an image runs with, and those of a wrong base.
 fn is_named_for(path: &str, architecture: &str) -> bool {
     let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == architecture) else { return false };
@@ -163,9 +163,8 @@ fn is_named_for(path: &str, architecture: &str) -> bool {
         _ => folders,
     };
     let is_named = |part: &str| names.iter().any(|name| is_word(part, name));
-    folders.split('/').any(is_named)
-        || file.contains(".so") && is_named(file)
-        || file.ends_with(".node") && is_named(file)
+    let is_library = !file.starts_with("ld-") && (file.contains(".so") || file.ends_with(".node"));
+    folders.split('/').any(is_named) || is_library && is_named(file)
 }
 
 /// Whether a name holds a word, and not only as a part of another one: `x86` is none of `x86_64`.

@@ -137,7 +137,8 @@ fn what_lies_in_a_folder_of_its_own_architectures_name_is_excepted_but_for_the_s
     for (of, path) in [
         ("amd64", "lib/x86_64-linux-gnu/libc.so.6"),
         ("amd64", "usr/lib/x86_64-linux-gnu/libssl.so.3"),
-        ("amd64", "usr/lib64/ld-linux-x86-64"),
+        ("amd64", "usr/lib64/ld-linux-x86-64.so.2"),
+        ("amd64", "lib/ld-musl-x86_64.so.1"),
         ("amd64", "app/runtimes/linux-arm64/native/libSkiaSharp.so"),
         ("arm64", "app/armada/tool"),
         ("386", "opt/x86_64/tool"),

@@ -15,7 +15,7 @@ pub mod lending;
 pub mod login;
 mod public;
 mod realm;
-mod referrers;
+pub mod referrers;
 mod requests;
 pub mod staging;
 mod tokens;
@@ -232,9 +232,14 @@ impl By<'_> {
     ///
     /// # Errors
     /// The registry refuses or can't be reached.
-    pub async fn put_referrer(&self, repository: &Repository, bytes: &[u8]) -> Result<bool, RegistryError> {
+    pub async fn put_referrer(
+        &self,
+        repository: &Repository,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<bool, RegistryError> {
         let at = Digest::of(bytes).to_string();
-        let answer = self.put_and_tell(repository, &at, bytes, OCI_MANIFEST).await?;
+        let answer = self.put_and_tell(repository, &at, bytes, media_type).await?;
         Ok(answer.headers.contains_key("OCI-Subject"))
     }
 

@@ -182,3 +182,69 @@ fn what_cant_be_copied_says_why_and_moves_no_tag() {
     assert_eq!(not_allowed.status, 3, "{not_allowed:?}");
     says(&not_allowed.stderr, &["may not"]);
 }
+
+/// Signed as cosign signs, by what a signature consists of: a manifest under a tag beside the image, with a payload that names it. (The
+/// signature itself is none: nobody here verifies it.)
+fn signed(repository: &str, digest: &str) -> String {
+    let (registry, name) = repository.split_once('/').unwrap();
+    let put = |path: &str, media_type: &str, bytes: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-fsS", "-X", "PUT", "-H", &format!("Content-Type: {media_type}"), "--data-binary", bytes]);
+        farm_tests::farm::output(curl.arg(format!("http://{registry}/v2/{name}/{path}"))).ok();
+    };
+    let blob = |text: &str| {
+        let mut begin = Command::new("curl");
+        begin.args(["-fsS", "-o", "/dev/null", "-D", "-", "-X", "POST"]);
+        let head = farm_tests::farm::output(begin.arg(format!("http://{registry}/v2/{name}/blobs/uploads/"))).ok();
+        let place = head.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim().to_owned();
+        let at = digest_of(text);
+        let mut end = Command::new("curl");
+        end.args(["-fsS", "-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", text]);
+        farm_tests::farm::output(end.arg(format!("{place}&digest={at}"))).ok();
+        serde_json::json!({"digest": at, "size": text.len(), "mediaType": "application/octet-stream"})
+    };
+    let payload = format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}}}}"#);
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob("{\"os\":\"\"}"),
+        "layers": [blob(&payload)],
+    });
+    let manifest = manifest.to_string();
+    let tag = format!("{}.sig", digest.replace(':', "-"));
+    put(&format!("manifests/{tag}"), "application/vnd.oci.image.manifest.v1+json", &manifest);
+    format!("{repository}:{tag}")
+}
+
+#[test]
+fn what_refers_to_an_image_comes_along_and_what_is_odd_is_told() {
+    let farm = small_farm();
+    let source = repository("referred");
+    let tag = format!("{source}:1");
+    let context = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY Dockerfile /\n", nonce()));
+    let args = ["-t", &tag, "--platform", BOTH, "--provenance", "--attestations", "referrers"];
+    submit(&farm, &context, &args).ok();
+    let digest = digest_of(&raw(&tag).unwrap());
+    let signature = signed(&source, &digest);
+    let far = PrivateRegistry::start();
+    let to = format!("{}/app", far.address());
+    let said = farm.cli(&["promote", &tag, &to]).ok();
+    says(&said, &["3 of what refers to the image (signatures, SBOMs) came along", "published"]);
+    let copied = signature.replace(&source, &to);
+    assert_eq!(raw(&copied), raw(&signature));
+    is_whole(&farm, &copied, &[]);
+    for image in index(&tag)["manifests"].as_array().unwrap() {
+        let list = image["digest"].as_str().unwrap().replace(':', "-");
+        let (here, there) = (index(&format!("{source}:{list}")), index(&format!("{to}:{list}")));
+        assert_eq!(here["manifests"], there["manifests"], "{here:#} {there:#}");
+        let artifact = here["manifests"][0]["digest"].as_str().unwrap();
+        is_whole(&farm, &format!("{to}@{artifact}"), &[]);
+    }
+    // Once more there is nothing to bring; what others put under a tag stays, and a list that is none is no list of farm's.
+    assert!(!farm.cli(&["promote", &tag, &to]).ok().contains("came along"));
+    let other = signed(&to, &digest);
+    assert_ne!(raw(&other), None);
+    let odd = signed(&source, "sha256:0");
+    assert!(raw(&odd).is_some());
+    farm.cli(&["promote", &tag, &to]).ok();
+}

@@ -89,58 +89,84 @@ pub fn fallback_tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// A list of referrers, as it lies under its tag.
+/// A list of referrers, as it lies under its tag, and as a registry gives it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct List {
     schema_version: u32,
     #[serde(default)]
     media_type: String,
-    manifests: Vec<Entry>,
+    #[serde(default)]
+    manifests: Option<Vec<Entry>>,
     /// What others have said of it stays.
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// One referrer in a list: its descriptor, with all that is said of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
-    media_type: String,
-    digest: String,
-    size: u64,
+pub struct Entry {
+    /// The type of its manifest.
+    #[serde(default)]
+    pub media_type: String,
+    /// Its digest; of whatever algorithm.
+    pub digest: String,
+    /// Its length, bytes.
+    pub size: u64,
+    /// Its artifact type, annotations, and whatever else.
     #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
+    pub rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// The list with this artifact in it; `None`: it is in it.
+impl Entry {
+    /// That of an attestation, by its manifest.
+    pub fn of_attestation(artifact: &[u8]) -> Self {
+        Self {
+            media_type: OCI_MANIFEST.to_owned(),
+            digest: Digest::of(artifact).to_string(),
+            size: artifact.len() as u64,
+            rest: [("artifactType".to_owned(), ATTESTATION.into())].into(),
+        }
+    }
+}
+
+/// The referrers in a list.
+///
+/// # Errors
+/// It is none, or too long.
+pub fn entries(list: &[u8]) -> Result<Vec<Entry>, Invalid> {
+    Ok(read(list)?.manifests.unwrap_or_default())
+}
+
+fn read(list: &[u8]) -> Result<List, Invalid> {
+    let unreadable = |why: &str| Invalid::new("list of referrers", "", why);
+    let list: List = serde_json::from_slice(list).map_err(|_| unreadable("it is no index"))?;
+    match &list.manifests {
+        Some(all) if all.len() > MOST_LISTED => Err(unreadable("it has more entries than it may have")),
+        _ => Ok(list),
+    }
+}
+
+/// The list with this referrer in it; `None`: it is in it.
 ///
 /// # Errors
 /// What lies there is no such list, so that it isn't written over; or it is too long.
-pub fn listed(before: Option<&[u8]>, artifact: &[u8]) -> Result<Option<Vec<u8>>, Invalid> {
+pub fn listed(before: Option<&[u8]>, entry: &Entry) -> Result<Option<Vec<u8>>, Invalid> {
     let unreadable = |why: &str| Invalid::new("list of referrers", "", why);
-    let mut list: List = match before {
-        None => List {
-            schema_version: 2,
-            media_type: OCI_INDEX.to_owned(),
-            manifests: Vec::new(),
-            rest: BTreeMap::new(),
-        },
-        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| unreadable("it is no index"))?,
+    let mut list = match before {
+        None => List { schema_version: 2, media_type: String::new(), manifests: None, rest: BTreeMap::new() },
+        Some(bytes) => read(bytes)?,
     };
-    let digest = Digest::of(artifact).to_string();
-    if list.manifests.iter().any(|entry| entry.digest == digest) {
+    let all = list.manifests.get_or_insert_default();
+    if all.iter().any(|other| other.digest == entry.digest) {
         return Ok(None);
     }
-    if list.manifests.len() >= MOST_LISTED {
+    if all.len() >= MOST_LISTED {
         return Err(unreadable("it has as many entries as it may have"));
     }
-    list.media_type = OCI_INDEX.to_owned();
-    list.manifests.push(Entry {
-        media_type: OCI_MANIFEST.to_owned(),
-        digest,
-        size: artifact.len() as u64,
-        rest: [("artifactType".to_owned(), ATTESTATION.into())].into(),
-    });
+    all.push(entry.clone());
+    OCI_INDEX.clone_into(&mut list.media_type);
     serde_json::to_vec(&list).map(Some).map_err(|_| unreadable("it can't be written"))
 }
 
@@ -172,11 +198,11 @@ mod tests {
 
     #[test]
     fn a_list_gets_each_artifact_once_and_keeps_what_others_wrote() {
-        let [one, two] = [b"one", b"two"].map(|text| text.to_vec());
+        let [one, two] = [b"one", b"two"].map(|text| Entry::of_attestation(text));
         let first = listed(None, &one).unwrap().unwrap();
         assert_eq!(listed(Some(&first), &one).unwrap(), None);
         let both = String::from_utf8(listed(Some(&first), &two).unwrap().unwrap()).unwrap();
-        let place = |what: &[u8]| both.find(&Digest::of(what).to_string()).unwrap();
+        let place = |entry: &Entry| both.find(&entry.digest).unwrap();
         assert!(place(&one) < place(&two) && both.contains(ATTESTATION), "{both}");
 
         let foreign = br#"{"schemaVersion":2,"manifests":[{"mediaType":"m","digest":"sha256:1","size":3,"annotations":{"a":"b"}}],"annotations":{"x":"y"}}"#;
@@ -188,7 +214,11 @@ mod tests {
         ] {
             assert!(kept.contains(part), "{part} in {kept}");
         }
-        assert!(listed(Some(b"<html>"), &one).is_err());
+        let read: Vec<String> =
+            entries(kept.as_bytes()).unwrap().into_iter().map(|entry| entry.digest).collect();
+        assert_eq!(read, ["sha256:1".to_owned(), one.digest.clone()]);
+        assert!(listed(Some(b"<html>"), &one).is_err() && entries(b"[]").is_err());
+        assert!(entries(br#"{"schemaVersion":2}"#).unwrap().is_empty());
         assert_eq!(fallback_tag(Digest::of(b"")).len(), 71);
     }
 }

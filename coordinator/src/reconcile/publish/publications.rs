@@ -163,7 +163,7 @@ async fn look(
     under_way: &mut UnderWay,
 ) -> Result<()> {
     for due in shared.loops.due_merges(BATCH).await? {
-        let shared = Arc::clone(shared);
+        let (shared, locks) = (Arc::clone(shared), Arc::clone(locks));
         if due.uncopied().next().is_some() {
             let staging = shared.config.staging.registry.as_deref().unwrap_or_default();
             let registry = way_of_copies(staging, &due.spec.repositories());
@@ -183,7 +183,7 @@ async fn look(
             let registry = format!("{} {way}", due.project);
             let span = tracing::error_span!("copy", build = %due.short_id);
             under_way.start(Work::Transfer(due.build), &registry, span, async move {
-                let copied = transfer_one(&shared, epoch, &due, &copy).await;
+                let copied = transfer_one(&shared, epoch, &due, &copy, &locks).await;
                 if let Some(after) = put_off_for(&copied, due.tries) {
                     shared.loops.retry_merge(epoch, due.project, due.build, TROUBLE, after).await?;
                 }

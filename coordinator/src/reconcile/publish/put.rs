@@ -202,7 +202,7 @@ fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
 pub(super) struct TagLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl TagLocks {
-    fn of(&self, tag: String) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn of(&self, tag: String) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = locks.get(&tag).and_then(Weak::upgrade) {

@@ -5,6 +5,8 @@
 //! of some of its platforms, are kept as the build's publication: from there on it is published as all builds are ([`put`](super::put)). A
 //! coordinator that dies in between leaves blobs and manifests that the next one finds there.
 
+mod companions;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,9 +23,10 @@ use farm_types::{Cause, CopySpec, Digest, Failure, FailureCode, Repository};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::LOOKS;
-use super::put::by_login;
+use super::put::{TagLocks, by_login};
 use crate::registry::copy::Mounted;
 use crate::registry::image::{ChildError, in_json};
+use crate::registry::referrers::Companion;
 use crate::registry::tree::{self, MOST_MANIFESTS, Tree};
 use crate::registry::{By, Manifest, RegistryError};
 use crate::shared::Shared;
@@ -71,6 +74,7 @@ pub(super) async fn transfer_one(
     epoch: Epoch,
     due: &DueMerge,
     copy: &CopySpec,
+    locks: &TagLocks,
 ) -> Result<()> {
     let later = async |why: &str| {
         tracing::warn!(why, "not copied yet; trying again");
@@ -79,7 +83,7 @@ pub(super) async fn transfer_one(
     };
     let failed =
         async |failure: &Failure| shared.loops.fail_merge(epoch, due.project, due.build, failure).await;
-    match transfer(shared, epoch, due, copy).await {
+    match transfer(shared, epoch, due, copy, locks).await {
         Ok(index) => {
             tracing::info!(index = %index.digest, from = %copy.from, "copied");
             shared.loops.keep_publication(epoch, due, &index, &[]).await
@@ -108,6 +112,7 @@ async fn transfer(
     epoch: Epoch,
     due: &DueMerge,
     copy: &CopySpec,
+    locks: &TagLocks,
 ) -> std::result::Result<Index, Untransferred> {
     let from = &copy.from.repository;
     let all: Vec<Repository> = due.spec.repositories().into_iter().chain([from.clone()]).collect();
@@ -124,6 +129,7 @@ async fn transfer(
     let index = index(&reader, copy, digest).await?;
     let mut tree: Option<Tree> = None;
     let mut brought: Vec<Repository> = vec![from.clone()];
+    let mut companions: Option<Vec<Companion>> = None;
     for to in due.spec.repositories().into_iter().filter(|to| to != from) {
         let by = by_login(shared, due.project, &to).await??;
         let transfer = Transfer {
@@ -136,8 +142,14 @@ async fn transfer(
             to: &to,
             brought: &brought,
             mounts_none: AtomicBool::new(false),
+            locks,
         };
         transfer.run(&index, &mut tree).await?;
+        let companions = match companions.take() {
+            Some(known) => companions.insert(known),
+            None => companions.insert(transfer.look_for_companions(&index).await?),
+        };
+        transfer.bring_companions(companions).await?;
         brought.push(to);
     }
     Ok(index)
@@ -238,6 +250,7 @@ struct Transfer<'a> {
     brought: &'a [Repository],
     /// The registry has refused to take a blob over.
     mounts_none: AtomicBool,
+    locks: &'a TagLocks,
 }
 
 /// How a blob came to a repository.

@@ -1,0 +1,81 @@
+//! What refers to an image goes where it is copied to: signatures, SBOMs, attestations.
+
+use farm_core::publish::Index;
+use farm_core::publish::referrer::fallback_tag;
+use farm_types::Digest;
+
+use super::{Transfer, Untransferred};
+use crate::registry::referrers::{Companion, Found};
+
+/// Of so many things that are left out of what refers to an image it is said why.
+const MOST_LEFT_OUT: usize = 5;
+
+impl Transfer<'_> {
+    /// What refers to the image, or to what it lists, at the source.
+    pub(super) async fn look_for_companions(
+        &self,
+        index: &Index,
+    ) -> std::result::Result<Vec<Companion>, Untransferred> {
+        let subjects: Vec<Digest> =
+            std::iter::once(index.digest).chain(index.manifests.iter().copied()).collect();
+        let (companions, left_out) = self.reader.companions(self.from, &subjects).await?;
+        for why in left_out.iter().take(MOST_LEFT_OUT) {
+            self.note(&format!("left out of what refers to the image: {why}")).await?;
+        }
+        if let more @ 1.. = left_out.len().saturating_sub(MOST_LEFT_OUT) {
+            self.note(&format!("left out of what refers to the image: {more} more")).await?;
+        }
+        Ok(companions)
+    }
+
+    /// Brings signatures, attestations and the like, before any tag points to what they are about.
+    pub(super) async fn bring_companions(
+        &self,
+        companions: &[Companion],
+    ) -> std::result::Result<(), Untransferred> {
+        let mut came = 0;
+        for Companion { found, tree } in companions {
+            self.goes_on().await?;
+            let at = match found {
+                Found::Tagged(tag) => tag.clone(),
+                Found::Listed(..) => tree.digest.to_string(),
+            };
+            let there = self.by.head(self.to, &at).await?;
+            match found {
+                Found::Tagged(_) if there == Some(tree.digest) => continue,
+                // What others have put there is theirs.
+                Found::Tagged(tag) if there.is_some() => {
+                    self.note(&format!("{}:{tag} is there with something else, and stays", self.to)).await?;
+                    continue;
+                }
+                _ => {}
+            }
+            for (digest, size) in &tree.blobs {
+                self.blob(*digest, *size).await?;
+            }
+            for (digest, manifest) in &tree.manifests {
+                let at = digest.to_string();
+                if self.by.head(self.to, &at).await? != Some(*digest) {
+                    self.by.put(self.to, &at, &manifest.bytes, &manifest.media_type).await?;
+                }
+            }
+            match found {
+                Found::Tagged(tag) => {
+                    self.by.put(self.to, tag, &tree.root.bytes, &tree.root.media_type).await?;
+                }
+                Found::Listed(subject, entry) => {
+                    let lock = self.locks.of(format!("{}:{}", self.to, fallback_tag(*subject)));
+                    let _turn = lock.lock().await;
+                    self.by.refer(self.to, *subject, &tree.root.bytes, entry).await?;
+                }
+            }
+            came += usize::from(there.is_none());
+        }
+        if came > 0 {
+            let text =
+                format!("{}: {came} of what refers to the image (signatures, SBOMs) came along", self.to);
+            self.note(&text).await?;
+        }
+        Ok(())
+    }
+}

@@ -185,7 +185,7 @@ fn what_cant_be_copied_says_why_and_moves_no_tag() {
 
 /// Signed as cosign signs, by what a signature consists of: a manifest under a tag beside the image, with a payload that names it. (The
 /// signature itself is none: nobody here verifies it.)
-fn signed(repository: &str, digest: &str) -> String {
+fn signed(repository: &str, digest: &str, by: &str) -> String {
     let (registry, name) = repository.split_once('/').unwrap();
     let put = |path: &str, media_type: &str, bytes: &str| {
         let mut curl = Command::new("curl");
@@ -203,7 +203,7 @@ fn signed(repository: &str, digest: &str) -> String {
         farm_tests::farm::output(end.arg(format!("{place}&digest={at}"))).ok();
         serde_json::json!({"digest": at, "size": text.len(), "mediaType": "application/octet-stream"})
     };
-    let payload = format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}}}}"#);
+    let payload = format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}},"by":"{by}"}}"#);
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -225,7 +225,7 @@ fn what_refers_to_an_image_comes_along_and_what_is_odd_is_told() {
     let args = ["-t", &tag, "--platform", BOTH, "--provenance", "--attestations", "referrers"];
     submit(&farm, &context, &args).ok();
     let digest = digest_of(&raw(&tag).unwrap());
-    let signature = signed(&source, &digest);
+    let signature = signed(&source, &digest, "us");
     let far = PrivateRegistry::start();
     let to = format!("{}/app", far.address());
     let said = farm.cli(&["promote", &tag, &to]).ok();
@@ -240,11 +240,14 @@ fn what_refers_to_an_image_comes_along_and_what_is_odd_is_told() {
         let artifact = here["manifests"][0]["digest"].as_str().unwrap();
         is_whole(&farm, &format!("{to}@{artifact}"), &[]);
     }
-    // Once more there is nothing to bring; what others put under a tag stays, and a list that is none is no list of farm's.
+    // Once more there is nothing to bring, and what others have put there stays.
     assert!(!farm.cli(&["promote", &tag, &to]).ok().contains("came along"));
-    let other = signed(&to, &digest);
-    assert_ne!(raw(&other), None);
-    let odd = signed(&source, "sha256:0");
-    assert!(raw(&odd).is_some());
-    farm.cli(&["promote", &tag, &to]).ok();
+    let second = format!("{source}:2");
+    submit(&farm, &context, &["-t", &second, "--platform", BOTH, "--no-cache", "--label", "second="]).ok();
+    let digest = digest_of(&raw(&second).unwrap());
+    signed(&source, &digest, "us");
+    let theirs = signed(&to, &digest, "them");
+    let before = raw(&theirs);
+    says(&farm.cli(&["promote", &second, &to]).ok(), &["is there with something else, and stays", "published"]);
+    assert_eq!(raw(&theirs), before);
 }

@@ -14,8 +14,8 @@ use uuid::Uuid;
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// What so many have said is kept.
 const MOST: usize = 1000;
-/// A rest of so much of a limit, or less, is worth a word in the log.
-const LITTLE: f64 = 0.1;
+/// A rest of a limit that is one part of so many, or less, is worth a word in the log.
+const LITTLE: u64 = 10;
 
 /// By which login (`None`: the farm's), and at which host.
 type Key = (Option<Uuid>, String);
@@ -52,9 +52,7 @@ impl Limit {
     }
 
     fn is_little(self) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "a share, of numbers that are small")]
-        let share = self.remaining as f64 / self.of.max(1) as f64;
-        share <= LITTLE
+        self.remaining.saturating_mul(LITTLE) <= self.of
     }
 
     /// For people: "0 of 100 in 6 h are left".

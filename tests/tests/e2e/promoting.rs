@@ -189,21 +189,39 @@ fn signed(repository: &str, digest: &str, by: &str) -> String {
     let (registry, name) = repository.split_once('/').unwrap();
     let put = |path: &str, media_type: &str, bytes: &str| {
         let mut curl = Command::new("curl");
-        curl.args(["-fsS", "-X", "PUT", "-H", &format!("Content-Type: {media_type}"), "--data-binary", bytes]);
+        curl.args([
+            "-fsS",
+            "-X",
+            "PUT",
+            "-H",
+            &format!("Content-Type: {media_type}"),
+            "--data-binary",
+            bytes,
+        ]);
         farm_tests::farm::output(curl.arg(format!("http://{registry}/v2/{name}/{path}"))).ok();
     };
     let blob = |text: &str| {
         let mut begin = Command::new("curl");
         begin.args(["-fsS", "-o", "/dev/null", "-D", "-", "-X", "POST"]);
-        let head = farm_tests::farm::output(begin.arg(format!("http://{registry}/v2/{name}/blobs/uploads/"))).ok();
+        let head =
+            farm_tests::farm::output(begin.arg(format!("http://{registry}/v2/{name}/blobs/uploads/"))).ok();
         let place = head.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim().to_owned();
         let at = digest_of(text);
         let mut end = Command::new("curl");
-        end.args(["-fsS", "-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", text]);
+        end.args([
+            "-fsS",
+            "-X",
+            "PUT",
+            "-H",
+            "Content-Type: application/octet-stream",
+            "--data-binary",
+            text,
+        ]);
         farm_tests::farm::output(end.arg(format!("{place}&digest={at}"))).ok();
         serde_json::json!({"digest": at, "size": text.len(), "mediaType": "application/octet-stream"})
     };
-    let payload = format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}},"by":"{by}"}}"#);
+    let payload =
+        format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}},"by":"{by}"}}"#);
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -248,6 +266,9 @@ fn what_refers_to_an_image_comes_along_and_what_is_odd_is_told() {
     signed(&source, &digest, "us");
     let theirs = signed(&to, &digest, "them");
     let before = raw(&theirs);
-    says(&farm.cli(&["promote", &second, &to]).ok(), &["is there with something else, and stays", "published"]);
+    says(
+        &farm.cli(&["promote", &second, &to]).ok(),
+        &["is there with something else, and stays", "published"],
+    );
     assert_eq!(raw(&theirs), before);
 }

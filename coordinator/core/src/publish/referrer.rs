@@ -76,12 +76,16 @@ pub fn artifact(attestation: &[u8], subject: &Subject) -> Result<Vec<u8>, Invali
         config: Subject {
             media_type: EMPTY.to_owned(),
             digest: Digest::of(EMPTY_CONFIG),
-            size: EMPTY_CONFIG.len() as u64,
+            size: length(EMPTY_CONFIG),
         },
         layers: pushed.layers.unwrap_or_default(),
         subject,
     };
     serde_json::to_vec(&manifest).map_err(unusable)
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// The tag under which a registry that lists no referrers has the list of those of an image.
@@ -125,7 +129,7 @@ impl Entry {
         Self {
             media_type: OCI_MANIFEST.to_owned(),
             digest: Digest::of(artifact).to_string(),
-            size: artifact.len() as u64,
+            size: length(artifact),
             rest: [("artifactType".to_owned(), ATTESTATION.into())].into(),
         }
     }

@@ -186,7 +186,7 @@ fn an_sbom_is_made_by_the_image_that_was_named_and_stands_beside_each_platform()
         says(&statement, &["files: Dockerfile", "SPDX-2.3"]);
     }
     // One that can't be pulled is told by its name.
-    let gone = format!("--sbom=generator={}", format!("{scanner}-gone"));
+    let gone = format!("--sbom=generator={scanner}-gone");
     let failed = submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64", &gone]);
     assert_eq!(failed.status, 1, "{failed:?}");
     says(&format!("{}{}", failed.stdout, failed.stderr), &["base_image_missing", "-gone"]);

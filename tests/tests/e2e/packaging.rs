@@ -189,7 +189,7 @@ fn an_sbom_is_made_by_the_image_that_was_named_and_stands_beside_each_platform()
     let gone = format!("--sbom=generator={scanner}-gone");
     let failed = submit(&farm, &context, &["-t", &tag, "--platform", "linux/amd64", &gone]);
     assert_eq!(failed.status, 1, "{failed:?}");
-    says(&format!("{}{}", failed.stdout, failed.stderr), &["base_image_missing", "-gone"]);
+    says(&failed.stdout, &["-gone: not found; check the image's name and tag"]);
 }
 
 #[test]
@@ -209,7 +209,8 @@ fn the_same_source_gives_the_same_index_where_times_are_rewritten() {
     // Times of files are what else would differ.
     let plain = [digest(&[]).0, digest(&[]).0];
     assert!(plain[0] != first && plain[1] != first, "{plain:?} {first}");
-    let ran = farm.cli(&["run", &tag, "--platform", "linux/amd64", "stat", "-c", "%Y", "/made/file"]).ok();
+    let ran =
+        farm.cli(&["run", "--platform", "linux/amd64", &tag, "--", "stat", "-c", "%Y", "/made/file"]).ok();
     says(&ran, &["1700000000"]);
 }
 
@@ -235,7 +236,7 @@ fn a_tag_that_somebody_else_moved_stays_where_that_is_asked_for() {
     arrival.open();
     let status = child.wait_exit(LONG);
     assert_eq!(status.code(), Some(1), "{}", child.output());
-    says(&child.output(), &["was moved by somebody else", &moved, "tag_changed"]);
+    says(&child.output(), &["was moved by somebody else", &moved]);
     assert_eq!(digest_of(&raw(&tag).unwrap()), moved);
     // So is a copy's.
     let copied = farm.cli(&["tag", &other, &tag, "--if-unchanged"]).ok();

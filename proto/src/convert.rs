@@ -99,10 +99,10 @@ impl From<&BuildSpec> for v1::BuildSpec {
             copy: spec.purpose.copy().map(Into::into),
             origins,
             archive_origins,
-            // Only what was asked for: of a fetch there is nothing to say.
-            verify: match spec.verify == Verify::default() {
-                true => String::new(),
-                false => spec.verify.as_str().to_owned(),
+            // Of a fetch there is nothing to say.
+            verify: match spec.purpose.is_build() {
+                true => spec.verify.as_str().to_owned(),
+                false => String::new(),
             },
             verify_except: spec.verify.exceptions().to_vec(),
             media_types: unless_usual(spec.packaging.media_types, MediaTypes::as_str),

@@ -152,9 +152,12 @@ pub(crate) async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         spec.build_args.insert(EPOCH.to_owned(), origin.committed_at.to_string());
     }
     let mut request = upload::request(&uploaded, &plan.idempotency_key, &spec, plan.mounting.values());
+    // What isn't said here, the project says.
     if let (None, Some(spec)) = (plan.emulation, &mut request.spec) {
-        // What isn't said here, the project says.
         spec.emulation.clear();
+    }
+    if let (None, Some(spec)) = (&plan.verify, &mut request.spec) {
+        spec.verify.clear();
     }
     let (build, replayed) = tokio::select! {
         accepted = calls::submit(&client, request) => accepted?,

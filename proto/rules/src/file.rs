@@ -74,8 +74,8 @@ pub struct Image {
     pub emulation: Option<Emulation>,
     /// `--lfs`.
     pub lfs: Lfs,
-    /// `--verify`, `--verify-except`.
-    pub verify: Verify,
+    /// `--verify`, `--verify-except`; `None`: what a build without them has.
+    pub verify: Option<Verify>,
     /// Whether a newer build of a ref ends older ones; `None`: of branches and pull requests, and not of tags.
     pub supersede: Option<bool>,
     /// The images that are to be built before.

@@ -148,13 +148,16 @@ async fn what_was_said_of_a_project_is_kept_with_who_said_it() {
     set(&world, QuotaChange { weight: Some(5), max_queued_builds: Some(Some(9)), ..Default::default() })
         .await;
     let platforms = farm_types::Platform::parse_list("linux/arm64,linux/amd64").unwrap();
-    store.set_defaults(&tester(), project, Some(&platforms), None).await.unwrap();
-    store.set_defaults(&tester(), project, None, Some(Some("never".parse().unwrap()))).await.unwrap();
+    store
+        .set_defaults(&tester(), project, Some(&platforms), None, Some(Some(farm_types::spec::Verify::Off)))
+        .await
+        .unwrap();
+    store.set_defaults(&tester(), project, None, Some(Some("never".parse().unwrap())), None).await.unwrap();
     let (quota, defaults) = store.settings(project).await.unwrap();
     assert_eq!((quota.weight, quota.max_running_slots, quota.max_queued_builds), (5, Some(2), Some(9)));
     assert_eq!((quota.builds_per_minute, quota.max_stored_bytes), (None, None));
     assert_eq!((defaults.platforms, defaults.emulation), (platforms, Some("never".parse().unwrap())));
-    store.set_defaults(&tester(), project, Some(&[]), Some(None)).await.unwrap();
+    store.set_defaults(&tester(), project, Some(&[]), Some(None), Some(None)).await.unwrap();
     assert_eq!(store.settings(project).await.unwrap().1, Default::default());
     let rows = world.database.psql(
         "SELECT action || ' ' || subject || ' ' || detail::text FROM audit WHERE action LIKE 'project.%' ORDER BY id",

@@ -5,6 +5,7 @@ use farm_proto::v1::{
     ProjectQuota, ProjectUse, SetProjectDefaultsRequest, SetProjectQuotaRequest,
 };
 use farm_types::run_options::parse_bytes;
+use farm_types::spec::Verify;
 use farm_types::{Emulation, Entitlement, Entitlements, Invalid, Platform, ProjectName};
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -59,6 +60,11 @@ pub struct Settings {
     /// farm has (fallback). For admins of the project
     #[arg(long, value_name = "POLICY|none")]
     emulation: Option<String>,
+
+    /// Whether it is looked at whether programs are of their platform's machine, of builds that don't say it: elf or off, or none for
+    /// what the farm has (elf). For admins of the project
+    #[arg(long, value_name = "elf|off|none")]
+    verify: Option<String>,
 }
 
 pub const SET_HELP: &str = "\
@@ -68,6 +74,7 @@ Examples:
   farm project set web --max-running-slots none
   farm project set web --allow network.host
   farm project set web --default-platforms linux/amd64,linux/arm64 --emulation never
+  farm project set web --verify off
 
 `farm project show` has them beside what is used now. A build that is over a limit of builds or bytes
 is refused when it is submitted; one whose project holds all its slots waits.";
@@ -80,6 +87,7 @@ pub struct SettingsJson {
     used: UsedJson,
     default_platforms: Vec<String>,
     default_emulation: Option<String>,
+    default_verify: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,7 +108,8 @@ struct UsedJson {
 
 impl From<GetProjectSettingsResponse> for SettingsJson {
     fn from(found: GetProjectSettingsResponse) -> Self {
-        let GetProjectSettingsResponse { quota, used, default_platforms, default_emulation } = found;
+        let GetProjectSettingsResponse { quota, used, default_platforms, default_emulation, default_verify } =
+            found;
         let ProjectQuota {
             weight,
             max_running_slots,
@@ -121,6 +130,7 @@ impl From<GetProjectSettingsResponse> for SettingsJson {
             used: UsedJson { running_slots, queued_builds, builds_last_minute: builds, stored_bytes },
             default_platforms,
             default_emulation: (!default_emulation.is_empty()).then_some(default_emulation),
+            default_verify: (!default_verify.is_empty()).then_some(default_verify),
         }
     }
 }
@@ -149,8 +159,9 @@ impl SettingsJson {
         let platforms: Vec<String> = self.default_platforms.iter().map(|name| harmless(name)).collect();
         let emulation =
             self.default_emulation.as_ref().map(|policy| format!("emulation {}", harmless(policy)));
+        let verify = self.default_verify.as_ref().map(|word| format!("verify {}", harmless(word)));
         let platforms = (!platforms.is_empty()).then(|| format!("for {}", platforms.join(", ")));
-        let defaults: Vec<String> = platforms.into_iter().chain(emulation).collect();
+        let defaults: Vec<String> = platforms.into_iter().chain(emulation).chain(verify).collect();
         if !defaults.is_empty() {
             lines.push(format!("by default {}", defaults.join(", ")));
         }
@@ -225,7 +236,15 @@ pub(crate) async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<
         Some("none") => Some(String::new()),
         Some(text) => Some(of_flag::<Emulation>("--emulation", text)?.to_string()),
     };
-    let defaults = SetProjectDefaultsRequest { platforms, emulation };
+    let verify = match args.verify.as_deref() {
+        None => None,
+        Some("none") => Some(String::new()),
+        Some(word) => {
+            let verify = Verify::new(word, Vec::new());
+            Some(verify.map_err(|e| Invalid { thing: "--verify".to_owned(), ..e })?.as_str().to_owned())
+        }
+    };
+    let defaults = SetProjectDefaultsRequest { platforms, emulation, verify };
     let entitlements = match args.allow.as_deref() {
         None => None,
         Some("none") => Some(Entitlements::new()),
@@ -239,7 +258,7 @@ pub(crate) async fn set(args: Settings, setup: &Setup, out: &mut Out) -> Result<
     if !is_quota && !is_default && entitlements.is_none() {
         return Err(Error::Usage(
             "say what to set: --weight, --max-running-slots, --max-queued-builds, --builds-per-minute, --max-stored-bytes, \
-             --allow, --default-platforms or --emulation"
+             --allow, --default-platforms, --emulation or --verify"
                 .to_owned(),
         ));
     }
@@ -282,6 +301,7 @@ mod tests {
             used: Some(ProjectUse { running_slots: 3, queued_builds: 5, builds: 1, stored_bytes: 1 << 30 }),
             default_platforms: vec!["linux/amd64".into(), "linux/arm64".into()],
             default_emulation: "never".into(),
+            default_verify: "off".into(),
         };
         assert_eq!(
             SettingsJson::from(found).lines(),
@@ -289,7 +309,7 @@ mod tests {
                 "slots      3 of 8 in use, with weight 2",
                 "builds     5 waiting, 1 within the last minute",
                 &format!("stored     {} of {}", bytes(1 << 30), bytes(20 << 30)),
-                "by default for linux/amd64, linux/arm64, emulation never",
+                "by default for linux/amd64, linux/arm64, emulation never, verify off",
             ]
         );
         let plain = GetProjectSettingsResponse {

@@ -124,7 +124,8 @@ pub struct Args {
     #[arg(long, value_name = "index|manifest")]
     pub(super) single_platform: Option<String>,
 
-    /// Before it counts, look whether the image's programs are of its platform's machine: elf, or off [default: off]
+    /// Before it counts, look whether the image's programs are of its platform's machine: elf, or off [default: as the project has it,
+    /// elf]
     #[arg(long, value_name = "elf|off")]
     pub(super) verify: Option<String>,
 

@@ -67,7 +67,8 @@ pub(super) struct Plan {
     /// Tags are moved only while they point to what they point to now.
     pub(super) if_unchanged: bool,
     pub(super) single_platform: SinglePlatform,
-    pub(super) verify: Verify,
+    /// `None`: as the project says.
+    pub(super) verify: Option<Verify>,
     named_contexts: BTreeMap<String, NamedContext>,
     /// `None`: as the project says.
     pub(super) emulation: Option<Emulation>,
@@ -189,6 +190,7 @@ impl Plan {
         };
         let verify = Verify::new(args.verify.as_deref().unwrap_or_default(), args.verify_except.clone())
             .map_err(|e| flag(if e.thing == "verify" { "--verify" } else { "--verify-except" }, e))?;
+        let verify = (args.verify.is_some() || !args.verify_except.is_empty()).then_some(verify);
         if let (Some(false), Some(tag), false) =
             (args.push, args.tag.first(), args.load || !args.output.is_empty())
         {
@@ -336,7 +338,7 @@ impl Plan {
             partial: BTreeMap::new(),
             mounts: self.mounting.mounts().clone(),
             origins: BTreeMap::new(),
-            verify: self.verify.clone(),
+            verify: self.verify.clone().unwrap_or_default(),
             packaging: self.packaging.clone(),
             expected: Vec::new(),
         };

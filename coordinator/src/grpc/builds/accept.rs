@@ -10,6 +10,7 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::hooks::approvals::UNAPPROVED;
 use farm_store::hooks::builds::OfDelivery;
 use farm_store::work::decide::PublishLimit;
+use farm_types::spec::Verify;
 use farm_types::{BuildId, BuildSpec, ImageRef, Invalid, ProjectId, SnapshotRef};
 use tonic::Status;
 
@@ -135,13 +136,18 @@ async fn with_defaults(
 ) -> Result<v1::BuildSpec, Status> {
     // A fetch has neither, nor has a copy.
     let is_build = spec.fetch.is_none() && spec.copy.is_none();
-    if is_build && (spec.platforms.is_empty() || spec.emulation.is_empty()) {
+    let is_unverified = spec.verify.is_empty() && spec.verify_except.is_empty() && !spec.tags.is_empty();
+    if is_build && (spec.platforms.is_empty() || spec.emulation.is_empty() || is_unverified) {
         let (_, defaults) = shared.store.settings(project).await.map_err(status::store)?;
         if spec.platforms.is_empty() {
             spec.platforms = defaults.platforms.iter().map(ToString::to_string).collect();
         }
         if let (true, Some(policy)) = (spec.emulation.is_empty(), defaults.emulation) {
             spec.emulation = policy.to_string();
+        }
+        if is_unverified {
+            let verify = defaults.verify.unwrap_or(Verify::Elf { except: Vec::new() });
+            verify.as_str().clone_into(&mut spec.verify);
         }
     }
     Ok(spec)

@@ -7,6 +7,7 @@ use farm_proto::v1::project_service_server::ProjectService;
 use farm_store::StoreError;
 use farm_store::people::access::AllowedPlace;
 use farm_types::entitlement::listed;
+use farm_types::spec::Verify;
 use farm_types::{
     Emulation, Entitlements, Invalid, PrincipalName, ProjectId, ProjectName, RepositoryPrefix, Role,
     TagPattern,
@@ -223,7 +224,7 @@ impl ProjectService for Projects {
         request: Request<v1::SetProjectDefaultsRequest>,
     ) -> Result<Response<v1::SetProjectDefaultsResponse>, Status> {
         let member = people::member(&request)?;
-        let v1::SetProjectDefaultsRequest { platforms, emulation } = request.into_inner();
+        let v1::SetProjectDefaultsRequest { platforms, emulation, verify } = request.into_inner();
         let platforms = platforms.map(|said| settings::platforms(&said.names)).transpose();
         let platforms = platforms.map_err(status::invalid)?;
         let emulation = emulation.map(|text| match text.as_str() {
@@ -231,8 +232,17 @@ impl ProjectService for Projects {
             policy => policy.parse::<Emulation>().map(Some),
         });
         let emulation = emulation.transpose().map_err(status::invalid)?;
+        let verify = verify.map(|text| match text.as_str() {
+            "" => Ok(None),
+            word => Verify::new(word, Vec::new()).map(Some),
+        });
+        let verify = verify.transpose().map_err(status::invalid)?;
         let by = member.caller.by();
-        let set = self.shared.store.set_defaults(&by, member.project, platforms.as_deref(), emulation).await;
+        let set = self
+            .shared
+            .store
+            .set_defaults(&by, member.project, platforms.as_deref(), emulation, verify)
+            .await;
         set.map_err(status::store)?;
         tracing::info!(by = member.name, "what builds are by default was said");
         Ok(Response::new(v1::SetProjectDefaultsResponse {}))

@@ -29,6 +29,7 @@ pub(super) fn told(
         }),
         default_platforms: defaults.platforms.iter().map(ToString::to_string).collect(),
         default_emulation: defaults.emulation.map(|policy| policy.to_string()).unwrap_or_default(),
+        default_verify: defaults.verify.as_ref().map(|verify| verify.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

@@ -145,8 +145,12 @@ impl<'a> UnderWay<'a> {
             labels: wanted.labels.clone().into_iter().collect(),
             emulation: wanted.emulation.as_ref().map(ToString::to_string).unwrap_or_default(),
             secrets: secrets.collect(),
-            verify: wanted.verify.as_str().to_owned(),
-            verify_except: wanted.verify.exceptions().to_vec(),
+            verify: wanted.verify.as_ref().map(|verify| verify.as_str().to_owned()).unwrap_or_default(),
+            verify_except: wanted
+                .verify
+                .as_ref()
+                .map(|verify| verify.exceptions().to_vec())
+                .unwrap_or_default(),
             origins: fetched
                 .origin
                 .git()

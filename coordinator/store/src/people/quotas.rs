@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use farm_types::spec::Verify;
 use farm_types::{Emulation, Platform, ProjectId};
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,8 @@ pub struct Defaults {
     pub platforms: Vec<Platform>,
     /// `None`: as the farm has it.
     pub emulation: Option<Emulation>,
+    /// What is looked at in results; `None`: as the farm has it.
+    pub verify: Option<Verify>,
 }
 
 /// What a project takes now.
@@ -84,7 +87,7 @@ impl Store {
     pub async fn settings(&self, project: ProjectId) -> Result<(Quota, Defaults)> {
         let row = sqlx::query!(
             "SELECT weight, max_running_slots, max_queued_builds, builds_per_minute, max_stored_bytes,
-                    default_platforms, default_emulation
+                    default_platforms, default_emulation, default_verify
              FROM projects WHERE id = $1 AND removed_at IS NULL",
             project.as_uuid()
         )
@@ -102,6 +105,10 @@ impl Store {
         let defaults = Defaults {
             platforms: row.default_platforms.iter().map(|name| state(name)).collect::<Result<_>>()?,
             emulation: if emulation.is_empty() { None } else { Some(state(&emulation)?) },
+            verify: match row.default_verify.as_str() {
+                "" => None,
+                word => Some(Verify::new(word, Vec::new()).map_err(StoreError::corrupt)?),
+            },
         };
         Ok((quota, defaults))
     }
@@ -202,23 +209,27 @@ impl Store {
         project: ProjectId,
         platforms: Option<&[Platform]>,
         emulation: Option<Option<Emulation>>,
+        verify: Option<Option<Verify>>,
     ) -> Result<()> {
         let platforms: Option<Vec<String>> =
             platforms.map(|platforms| platforms.iter().map(ToString::to_string).collect());
         let emulation = emulation.map(|policy| policy.map(|policy| policy.to_string()).unwrap_or_default());
+        let verify = verify.map(|verify| verify.map(|verify| verify.as_str()).unwrap_or_default());
         let mut tx = self.begin().await?;
         let changed = sqlx::query_scalar!(
             "UPDATE projects SET default_platforms = coalesce($2, default_platforms),
-                                 default_emulation = coalesce($3, default_emulation)
+                                 default_emulation = coalesce($3, default_emulation),
+                                 default_verify = coalesce($4, default_verify)
              WHERE id = $1 AND removed_at IS NULL RETURNING name",
             project.as_uuid(),
             platforms.as_deref(),
-            emulation
+            emulation,
+            verify
         )
         .fetch_optional(&mut *tx)
         .await?;
         let name = changed.ok_or(StoreError::NotFound("project"))?;
-        let detail = json!({ "platforms": platforms, "emulation": emulation });
+        let detail = json!({ "platforms": platforms, "emulation": emulation, "verify": verify });
         let deed = Deed { project: Some(project), action: "project.defaults", subject: &name, detail };
         by.did(&mut tx, deed).await?;
         tx.commit().await

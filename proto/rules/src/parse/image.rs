@@ -233,7 +233,7 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
 }
 
 /// Whether the image's programs have to be of its platforms, and which needn't.
-fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Verify {
+fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Option<Verify> {
     let except = source.get("verify_except").map(|part| {
         part.each("/opt/x86/**", problems, |part, problems| {
             let text = part.text(problems)?;
@@ -246,7 +246,7 @@ fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Verify {
         let word = part.text(problems)?;
         part.take(Verify::new(word, except.clone()), problems)
     });
-    said.or_else(|| Verify::new("", except).ok()).unwrap_or_default()
+    said.or_else(|| if except.is_empty() { None } else { Verify::new("", except).ok() })
 }
 
 /// A path of the repository, without `.` in it.

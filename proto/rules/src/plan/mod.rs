@@ -105,8 +105,8 @@ pub struct Wanted {
     pub emulation: Option<Emulation>,
     /// `--lfs`.
     pub lfs: Lfs,
-    /// `--verify`, `--verify-except`.
-    pub verify: Verify,
+    /// `--verify`, `--verify-except`; `None`: what a build without them has.
+    pub verify: Option<Verify>,
     /// It ends older builds of this image and ref that haven't ended.
     pub supersedes: bool,
     /// The images of this plan that are to be built before; if one of them fails it isn't built.

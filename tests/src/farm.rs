@@ -106,6 +106,7 @@ pub struct FarmBuilder {
     workers: Vec<WorkerSpec>,
     more_coordinators: usize,
     is_guarded: bool,
+    is_verifying: bool,
     tls: bool,
     ca: Option<PathBuf>,
 }
@@ -138,6 +139,12 @@ impl FarmBuilder {
     /// Another database than a fresh one in the bed's server.
     pub fn database_url(mut self, url: &str) -> FarmBuilder {
         self.database_url = Some(url.to_owned());
+        self
+    }
+
+    /// With what is looked at in results unless it is said: tests that aren't about that don't wait for it.
+    pub fn verifying(mut self) -> FarmBuilder {
+        self.is_verifying = true;
         self
     }
 
@@ -189,6 +196,9 @@ impl FarmBuilder {
         let mut env = self.env;
         if !self.is_guarded {
             env.push((ALLOW_LOOPBACK.0.to_owned(), ALLOW_LOOPBACK.1.to_owned()));
+        }
+        if !self.is_verifying {
+            env.push(("FARM_DEFAULT_VERIFY".to_owned(), "off".to_owned()));
         }
         if self.tls {
             args.extend(["--tls".to_owned(), "on".to_owned()]);

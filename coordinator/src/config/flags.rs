@@ -8,7 +8,7 @@ use farm_core::machines::engine::PatchedEngine;
 use farm_types::RepositoryPrefix;
 use secrecy::SecretString;
 
-use super::TlsMode;
+use super::{DefaultVerify, TlsMode};
 use crate::outbound::Allowed;
 
 /// What the command line takes.
@@ -58,6 +58,10 @@ pub struct Flags {
     /// What every project may push to: REGISTRY, REGISTRY/REPO or *. May be given several times.
     #[arg(long = "shared-registry", value_name = "REGISTRY")]
     pub shared_registries: Vec<RepositoryPrefix>,
+    /// What is looked at in results whose build and project don't say it: elf (whether their programs are of their platform's machine) or
+    /// off [default: elf].
+    #[arg(long, value_name = "WHAT", env = "FARM_DEFAULT_VERIFY")]
+    pub default_verify: Option<DefaultVerify>,
     /// Where farm may send requests to registries beyond public addresses: a network (10.0.0.0/8) or a host and port
     /// (registry.internal:5000); besides those of the configuration file. May be repeated.
     #[arg(long, value_name = "WHERE", env = "FARM_OUTBOUND_ALLOW", value_delimiter = ',')]

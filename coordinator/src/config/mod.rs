@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use farm_core::machines::engine::PatchedEngines;
+use farm_types::spec::Verify;
 use farm_types::{Invalid, RepositoryPrefix};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -59,6 +60,26 @@ pub enum WhenToMigrate {
     Manual,
 }
 
+/// What is looked at in results before they count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultVerify {
+    /// Whether their programs are of their platform's machine.
+    #[default]
+    Elf,
+    /// Nothing.
+    Off,
+}
+
+impl From<DefaultVerify> for Verify {
+    fn from(what: DefaultVerify) -> Self {
+        match what {
+            DefaultVerify::Elf => Self::Elf { except: Vec::new() },
+            DefaultVerify::Off => Self::Off,
+        }
+    }
+}
+
 /// The configuration in force.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -84,6 +105,8 @@ pub struct Config {
     /// What every project may push to: REGISTRY, REGISTRY/REPO or `*`.
     #[serde(deserialize_with = "prefixes")]
     pub shared_registries: Vec<RepositoryPrefix>,
+    /// What is looked at in results whose build and project don't say it.
+    pub default_verify: DefaultVerify,
     /// Callers who show a token of another system.
     pub oidc: Settings,
     /// The issuer at which people sign in; `None`: nobody does.
@@ -136,6 +159,7 @@ impl Default for Config {
             token_file: None,
             identity_grace_seconds: 60,
             shared_registries: Vec::new(),
+            default_verify: DefaultVerify::default(),
             oidc: Settings::default(),
             sign_in: None,
             limits: Limits::default(),
@@ -196,6 +220,7 @@ impl Config {
             config.token_file = Some(file.clone());
         }
         config.shared_registries.extend(flags.shared_registries.iter().cloned());
+        config.default_verify = flags.default_verify.unwrap_or(config.default_verify);
         config.outbound.allow.extend(flags.outbound_allow.iter().cloned());
         if let Some(registry) = &flags.staging {
             config.staging.registry = Some(registry.clone());

@@ -100,6 +100,27 @@ fn the_wrong_base_is_refused_with_its_layer_a_file_and_the_cure_and_goes_through
 }
 
 #[test]
+fn it_is_looked_for_unless_the_build_or_its_project_says_no() {
+    let farm = Farm::builder().verifying().worker(WorkerSpec::new("w1").platforms(BOTH).slots(1)).start();
+    let context = Context::new(&format!("FROM scratch\nLABEL n={}\nCOPY app /app\n", nonce()))
+        .file("app", program(2, X86_64));
+    let build = |more: &[&str]| {
+        let tag = format!("{}:1", repository("unsaid"));
+        submit(&farm, &context, &[&["-t", &tag, "--platform", "linux/arm64"], more].concat())
+    };
+    let refused = build(&[]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    says(&refused.stdout, &["/app in layer 1 of 1", "is for amd64"]);
+    build(&["--verify", "off"]).ok();
+    build(&["--verify-except", "/app"]).ok();
+    says(&farm.cli(&["project", "set", "default", "--verify", "off"]).ok(), &["by default verify off"]);
+    build(&[]).ok();
+    assert_eq!(build(&["--verify", "elf"]).status, 1);
+    farm.cli(&["project", "set", "default", "--verify", "none"]).ok();
+    assert_eq!(build(&[]).status, 1);
+}
+
+#[test]
 fn a_foreign_program_is_found_in_every_disguise() {
     let farm = farm();
     let foreign = program(2, X86_64);

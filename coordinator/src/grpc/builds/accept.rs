@@ -10,7 +10,6 @@ use farm_store::builds::submit::NewBuild;
 use farm_store::hooks::approvals::UNAPPROVED;
 use farm_store::hooks::builds::OfDelivery;
 use farm_store::work::decide::PublishLimit;
-use farm_types::spec::Verify;
 use farm_types::{BuildId, BuildSpec, ImageRef, Invalid, ProjectId, SnapshotRef};
 use tonic::Status;
 
@@ -146,7 +145,7 @@ async fn with_defaults(
             spec.emulation = policy.to_string();
         }
         if is_unverified {
-            let verify = defaults.verify.unwrap_or(Verify::Elf { except: Vec::new() });
+            let verify = defaults.verify.unwrap_or(shared.config.default_verify.into());
             verify.as_str().clone_into(&mut spec.verify);
         }
     }

@@ -183,7 +183,13 @@ impl By<'_> {
         if response.status().is_success() {
             return Ok(Ok(response));
         }
-        Ok(Err(refusal(repository, &mut response, deadline).await))
+        // Blobs mostly lie elsewhere, to where the registry leads.
+        let is_led = response.url().host_str() != Url::parse(&url).ok().as_ref().and_then(Url::host_str);
+        let refusal = refusal(repository, &mut response, deadline).await;
+        if !is_led {
+            registries.note_refusal(whose, repository, &refusal);
+        }
+        Ok(Err(refusal))
     }
 
     /// Has a registry take a blob over from another repository of its own. What it doesn't has to be brought there. (OCI
@@ -198,6 +204,7 @@ impl By<'_> {
         into: &Repository,
     ) -> Result<Mounted, RegistryError> {
         let (registries, whose) = (self.registries, &self.whose);
+        registries.may_be_asked(whose, into)?;
         let deadline = Instant::now() + registries.timeout;
         let scope = Scope { repository: into, from: Some(from), actions: "pull,push" };
         let token = match registries.grant_of(whose, scope, deadline).await {
@@ -210,7 +217,9 @@ impl By<'_> {
         let query = [("mount", digest.as_str()), ("from", from.name())];
         let asked = Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
         let shown = Shown::of(token.as_deref(), whose);
-        match registries.send(into, &asked, shown, deadline).await? {
+        let told = registries.send(into, &asked, shown, deadline).await?;
+        registries.note(whose, into, &told);
+        match told {
             Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(Mounted::Yes),
             // It has begun an upload in the place of that, and forgets it by itself.
             Told::Answer(_) => Ok(Mounted::No),
@@ -277,6 +286,7 @@ impl By<'_> {
         }
         let deadline = Instant::now() + registries.timeout;
         let refusal = refusal(repository, &mut response, deadline).await;
+        registries.note_refusal(whose, repository, &refusal);
         if refusal.status == StatusCode::UNAUTHORIZED {
             // What was sent is gone; the next try of the whole copy has a new token, and finds what was brought before.
             registries.forget(whose, repository, "pull,push");

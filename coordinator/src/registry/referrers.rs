@@ -6,11 +6,16 @@
 //! Whoever names an image names whatever registry they like: what is read of all that refers to one is bounded as a whole, and what can't be
 //! read is left out and told.
 
+use std::time::Duration;
+
 use farm_core::publish::referrer::{EMPTY_CONFIG, Entry, artifact, entries, fallback_tag, listed};
 use farm_core::publish::{Attached, OCI_INDEX};
 use farm_types::{Digest, Repository};
+use reqwest::header::{CONTENT_TYPE, LINK};
 use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
 
+use super::error::said;
 use super::image::ChildError;
 use super::requests::{Asked, MAX_MANIFEST, Told};
 use super::tree::Tree;
@@ -23,6 +28,8 @@ const MOST_BYTES: usize = 16 << 20;
 const MOST_SUBJECTS: usize = 100;
 /// A repository of more tags isn't listed to find cosign's.
 const MOST_TAGS: usize = 1000;
+/// To look for all of it may take so long.
+const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// How cosign's tags end.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
@@ -66,6 +73,11 @@ struct Finding {
 impl Finding {
     fn is_full(&self) -> bool {
         self.companions.len() + self.left_out.len() >= MOST || self.bytes > MOST_BYTES
+    }
+
+    /// Notes what isn't copied, and why, in few words: both come from whoever runs the registry.
+    fn leave_out(&mut self, what: &str, why: &str) {
+        self.left_out.push(said(&format!("{what}: {why}")));
     }
 }
 
@@ -117,27 +129,42 @@ impl By<'_> {
         }
     }
 
-    /// What refers to these images of a repository, and what is to be said of what is left out.
-    ///
-    /// # Errors
-    /// The registry can't be reached, or has trouble.
+    /// What refers to these images of a repository, and what is to be said of what is left out. Whatever the registry does to these
+    /// requests, the image itself needs none of them: nothing of it is an error.
     pub async fn companions(
         &self,
         repository: &Repository,
         subjects: &[Digest],
-    ) -> Result<(Vec<Companion>, Vec<String>), RegistryError> {
+    ) -> (Vec<Companion>, Vec<String>) {
         let mut finding = Finding::default();
-        let tags = match self.all_tags(repository, MOST_TAGS).await {
-            Ok(tags) => tags,
-            Err(error) if error.is_transient() => return Err(error),
-            // It tells nobody which tags there are; each by itself it does.
-            Err(_) => None,
-        };
+        let deadline = Instant::now() + LONGEST;
+        if timeout_at(deadline, self.find(repository, subjects, &mut finding)).await.is_err() {
+            finding.leave_out(
+                "all that wasn't found yet",
+                &format!("looking for it took over {} s", LONGEST.as_secs()),
+            );
+        }
+        if finding.is_full() {
+            finding.leave_out("what there may be more", "more than is copied refers to the image");
+        }
+        if subjects.len() > MOST_SUBJECTS {
+            let why = format!("it is looked for of {MOST_SUBJECTS} images at most");
+            finding.leave_out("what refers to further images of the index", &why);
+        }
+        (finding.companions, finding.left_out)
+    }
+
+    async fn find(&self, repository: &Repository, subjects: &[Digest], finding: &mut Finding) {
+        // Some tell nobody which tags there are; of each by itself they do.
+        let tags = self.all_tags(repository, MOST_TAGS).await.ok().flatten();
         let has_tag = |tag: &String| tags.as_ref().is_none_or(|tags| tags.contains(tag));
         let mut lists = true;
         for subject in subjects.iter().take(MOST_SUBJECTS) {
+            if finding.is_full() {
+                return;
+            }
             let list = match lists {
-                true => self.list(repository, *subject).await?,
+                true => self.list(repository, *subject, finding).await,
                 false => None,
             };
             lists = list.is_some();
@@ -145,7 +172,7 @@ impl By<'_> {
             let list = match list {
                 Some(list) => Some(list),
                 None if has_tag(&fallback) => {
-                    self.manifest(repository, &fallback).await?.map(|list| list.bytes)
+                    self.manifest(repository, &fallback).await.ok().flatten().map(|list| list.bytes)
                 }
                 None => None,
             };
@@ -153,32 +180,39 @@ impl By<'_> {
                 None => {}
                 Some(Ok(all)) => {
                     for entry in all {
-                        self.listed_one(repository, *subject, entry, &mut finding).await?;
+                        self.listed_one(repository, *subject, entry, finding).await;
                     }
                 }
-                Some(Err(error)) => finding.left_out.push(format!("what refers to {subject}: {error}")),
+                Some(Err(error)) => {
+                    finding.leave_out(&format!("what refers to {subject}"), &error.to_string())
+                }
             }
             for end in COSIGN {
                 let tag = format!("{fallback}.{end}");
                 if has_tag(&tag) && !finding.is_full() {
-                    self.tagged_one(repository, tag, &mut finding).await?;
+                    self.tagged_one(repository, tag, tags.is_some(), finding).await;
                 }
             }
         }
-        Ok((finding.companions, finding.left_out))
     }
 
     /// What the registry itself lists; `None`: it lists nothing of any image.
-    async fn list(&self, repository: &Repository, subject: Digest) -> Result<Option<Vec<u8>>, RegistryError> {
+    async fn list(&self, repository: &Repository, subject: Digest, finding: &mut Finding) -> Option<Vec<u8>> {
         let path = format!("referrers/{subject}");
         let asked = Asked { accept: &[OCI_INDEX], ..Asked::get(&path, MAX_MANIFEST) };
-        match self.tell(repository, &asked).await? {
-            Told::Answer(answer) => Ok(Some(answer.body)),
-            Told::No(refusal) if refusal.may_pass() => {
-                Err(RegistryError::of(repository, &refusal, &self.whose))
-            }
-            Told::No(_) => Ok(None),
+        let Ok(Told::Answer(answer)) = self.tell(repository, &asked).await else { return None };
+        // A page for people, say, is what some have in the place of it.
+        let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if kind.split(';').next().map(str::trim) != Some(OCI_INDEX) {
+            return None;
         }
+        if answer.headers.contains_key(LINK) {
+            finding.leave_out(
+                &format!("more of what refers to {subject}"),
+                "the registry lists it on further pages",
+            );
+        }
+        Some(answer.body)
     }
 
     async fn listed_one(
@@ -187,44 +221,46 @@ impl By<'_> {
         subject: Digest,
         entry: Entry,
         finding: &mut Finding,
-    ) -> Result<(), RegistryError> {
+    ) {
         if finding.is_full() {
-            return Ok(());
+            return;
         }
-        let what = entry.digest.clone();
-        let Ok(digest) = what.parse::<Digest>() else {
-            finding.left_out.push(format!("{what}: farm copies by sha256 only"));
-            return Ok(());
+        let Ok(digest) = entry.digest.parse::<Digest>() else {
+            return finding.leave_out(&entry.digest, "farm copies by sha256 only");
         };
         let is_known = |one: &Companion| one.tree.digest == digest;
         if finding.companions.iter().any(is_known) {
-            return Ok(());
+            return;
         }
-        let manifest = self.manifest(repository, &what).await?;
         let is_about = |manifest: &Manifest| {
             let about = serde_json::from_slice::<About>(&manifest.bytes).ok().and_then(|about| about.subject);
             about.is_some_and(|about| about.digest == subject)
         };
-        match manifest.filter(is_about) {
-            Some(manifest) => {
-                self.take(repository, (digest, manifest), Found::Listed(subject, entry), finding).await
+        match self.manifest(repository, &digest.to_string()).await {
+            Ok(Some(manifest)) if is_about(&manifest) => {
+                finding.bytes += entry.text_bytes();
+                // What a list says of type and length needn't be so.
+                let size = u64::try_from(manifest.bytes.len()).unwrap_or(u64::MAX);
+                let entry = Entry { media_type: manifest.media_type.clone(), size, ..entry };
+                self.take(repository, (digest, manifest), Found::Listed(subject, entry), finding).await;
             }
-            None => {
-                finding.left_out.push(format!("{what}: it isn't there, or isn't about {subject}"));
-                Ok(())
-            }
+            Ok(_) => finding.leave_out(&entry.digest, &format!("it isn't there, or isn't about {subject}")),
+            Err(error) => finding.leave_out(&entry.digest, &error.message),
         }
     }
 
-    async fn tagged_one(
-        &self,
-        repository: &Repository,
-        tag: String,
-        finding: &mut Finding,
-    ) -> Result<(), RegistryError> {
-        let Some(manifest) = self.manifest(repository, &tag).await? else { return Ok(()) };
-        let digest = Digest::of(&manifest.bytes);
-        self.take(repository, (digest, manifest), Found::Tagged(tag), finding).await
+    async fn tagged_one(&self, repository: &Repository, tag: String, is_there: bool, finding: &mut Finding) {
+        if !is_there && !matches!(self.head(repository, &tag).await, Ok(Some(_))) {
+            return;
+        }
+        match self.manifest(repository, &tag).await {
+            Ok(Some(manifest)) => {
+                let digest = Digest::of(&manifest.bytes);
+                self.take(repository, (digest, manifest), Found::Tagged(tag), finding).await;
+            }
+            Ok(None) => {}
+            Err(error) => finding.leave_out(&tag, &error.message),
+        }
     }
 
     async fn take(
@@ -233,17 +269,17 @@ impl By<'_> {
         (digest, manifest): (Digest, Manifest),
         found: Found,
         finding: &mut Finding,
-    ) -> Result<(), RegistryError> {
+    ) {
         match self.tree(repository, digest, manifest).await {
             Ok(tree) => {
                 let others: usize = tree.manifests.iter().map(|(_, manifest)| manifest.bytes.len()).sum();
                 finding.bytes += tree.root.bytes.len() + others;
                 finding.companions.push(Companion { found, tree });
             }
-            Err(ChildError::Registry(error)) if error.is_transient() => return Err(error),
-            Err(ChildError::Registry(error)) => finding.left_out.push(format!("{digest}: {error}")),
-            Err(ChildError::Missing(why) | ChildError::Wrong(why)) => finding.left_out.push(why.message),
+            Err(ChildError::Registry(error)) => finding.leave_out(&digest.to_string(), &error.message),
+            Err(ChildError::Missing(why) | ChildError::Wrong(why)) => {
+                finding.leave_out(&digest.to_string(), &why.message);
+            }
         }
-        Ok(())
     }
 }

@@ -107,7 +107,9 @@ impl By<'_> {
         registries.forget_of(whose, scope);
         whose.refused().await;
         let token = registries.grant_of(whose, scope, deadline).await?;
-        registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await
+        let told = registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await?;
+        registries.note(whose, repository, &told);
+        Ok(told)
     }
 }
 
@@ -124,12 +126,18 @@ impl Registries {
     }
 
     /// Notes what an answer says of when more may be asked.
-    fn note(&self, whose: &Whose, repository: &Repository, told: &Told) {
+    pub(super) fn note(&self, whose: &Whose, repository: &Repository, told: &Told) {
         let (headers, may_pass) = match told {
             Told::Answer(answer) => (&answer.headers, false),
             Told::No(refusal) => (&refusal.headers, refusal.may_pass()),
         };
         self.waits.note(whose.version(), repository.registry(), headers, may_pass);
+    }
+
+    /// The same of a refusal.
+    pub(super) fn note_refusal(&self, whose: &Whose, repository: &Repository, refusal: &Refusal) {
+        let host = repository.registry();
+        self.waits.note(whose.version(), host, &refusal.headers, refusal.may_pass());
     }
 
     /// With what lets it in.
@@ -174,7 +182,12 @@ impl Registries {
             Ok(answered) => answered.map_err(|failed| RegistryError::unsent(repository, &failed))?,
             Err(_) => return Err(RegistryError::timeout(repository, self.timeout)),
         };
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, mut headers) = (response.status(), response.headers().clone());
+        if response.url().host_str() != reqwest::Url::parse(&url).ok().as_ref().and_then(|url| url.host_str())
+        {
+            // What another host asks for, to which it was led, isn't the registry's wish.
+            headers.remove(reqwest::header::RETRY_AFTER);
+        }
         // A put that was led elsewhere comes back as a read.
         let is_put = asked.method == Method::PUT;
         let is_done =

@@ -143,15 +143,19 @@ const NAMES: &[(&str, &[&str])] = &[
     ("mips64le", &["mips64le", "mips64el"]),
 ];
 
+/// Folders below which packages bring programs of all platforms along.
+const BRING_ALL: [&str; 2] = ["node_modules", "runtimes"];
+
 /// What is excepted of an architecture's files whatever the build says.
 pub fn is_excepted(path: &str, architecture: &str) -> bool {
     static SET: LazyLock<PatternSet> = LazyLock::new(|| PatternSet::from_lines(EXCEPTED).unwrap_or_default());
     SET.is_excluded(path) || is_named_for(path, architecture)
 }
 
-/// Whether the file lies in a folder that is called after the file's own architecture, or is a library that is: packages that bring all
-/// platforms along keep them apart so (.NET's `runtimes/linux-arm64`, Android's `lib/arm64-v8a`). The system's loader and its libraries, which are
-/// in such folders as well (Debian's `/usr/lib/x86_64-linux-gnu`), are what an image runs with, and those of a wrong base.
+/// Whether the file is a library that is called after its own architecture, or lies in a folder that is: packages that bring all platforms
+/// along keep them apart so (.NET's `runtimes/linux-arm64`, Android's `lib/arm64-v8a`). The system's loader and its libraries, which are
+/// in such folders as well (Debian's `/usr/lib/x86_64-linux-gnu`), are what an image runs with, and those of a wrong base. Programs so only
+/// below [`BRING_ALL`]: elsewhere they are the archive for the wrong machine, whose name says it.
 fn is_named_for(path: &str, architecture: &str) -> bool {
     let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == architecture) else { return false };
     let path = path.to_ascii_lowercase();
@@ -164,7 +168,9 @@ fn is_named_for(path: &str, architecture: &str) -> bool {
     };
     let is_named = |part: &str| names.iter().any(|name| is_word(part, name));
     let is_library = !file.starts_with("ld-") && (file.contains(".so") || file.ends_with(".node"));
-    folders.split('/').any(is_named) || is_library && is_named(file)
+    let brings_all = || folders.split('/').any(|folder| BRING_ALL.contains(&folder));
+    let is_in_named = (is_library || brings_all()) && folders.split('/').any(is_named);
+    is_in_named || is_library && is_named(file)
 }
 
 /// Whether a name holds a word, and not only as a part of another one: `x86` is none of `x86_64`.

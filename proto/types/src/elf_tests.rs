@@ -130,7 +130,8 @@ fn what_lies_in_a_folder_of_its_own_architectures_name_is_excepted_but_for_the_s
         ("amd64", "app/node_modules/sharp/sharp-linux-x64.node"),
         ("s390x", "usr/lib/jni/libjansi-s390x.so"),
         ("ppc64le", "usr/lib/x86_64-linux-gnu/plugins/ppc64le/libx.so"),
-        ("arm64", "opt/AArch64/tool"),
+        ("arm64", "opt/AArch64/libtool.so.3"),
+        ("amd64", "app/runtimes/linux-x64/native/createdump"),
     ] {
         assert!(is_excepted(path, of), "{of} {path}");
     }
@@ -141,7 +142,10 @@ fn what_lies_in_a_folder_of_its_own_architectures_name_is_excepted_but_for_the_s
         ("amd64", "lib/ld-musl-x86_64.so.1"),
         ("amd64", "app/runtimes/linux-arm64/native/libSkiaSharp.so"),
         ("arm64", "app/armada/tool"),
-        ("386", "opt/x86_64/tool"),
+        ("386", "opt/x86_64/libtool.so"),
+        ("amd64", "opt/node-v22-linux-x64/bin/node"),
+        ("amd64", "usr/lib/jvm/java-17-openjdk-amd64/bin/java"),
+        ("amd64", "app/x86_64-unknown-linux-gnu/release/app"),
         ("amd64", "usr/local/bin/app-amd64"),
         ("amd64", "app"),
         ("amd64", "usr/bin/python3"),

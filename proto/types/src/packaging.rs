@@ -15,6 +15,8 @@ use crate::platform::Platform;
 /// So many annotations a build may have, and so long each of them may be, bytes.
 const MOST_ANNOTATIONS: usize = 100;
 const ANNOTATION_BYTES: usize = 16 * 1024;
+/// All of them together, bytes: those of descriptors stand in the index once for each platform, and registries take 4 MiB.
+const ALL_BYTES: usize = 64 * 1024;
 
 /// How what is built is published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +251,11 @@ impl Packaging {
             let cure = format!("a build has at most {MOST_ANNOTATIONS}");
             return Err(Invalid::new("annotations", self.annotations.len().to_string(), cure));
         }
+        let bytes: usize = self.annotations.iter().map(|one| one.key.len() + one.value.len()).sum();
+        if bytes > ALL_BYTES {
+            let cure = format!("all annotations of a build may have {} KiB together", ALL_BYTES / 1024);
+            return Err(Invalid::new("annotations", bytes.to_string(), cure));
+        }
         for (i, annotation) in self.annotations.iter().enumerate() {
             let invalid = |cure: String| Err(Invalid::new("annotation", annotation.to_string(), cure));
             if self.media_types == MediaTypes::Docker {
@@ -275,7 +282,7 @@ impl Packaging {
                 return invalid(format!("it is said twice, before as {:?}; write it once", other.value));
             }
         }
-        if attests && self.media_types == MediaTypes::Docker && self.attestations != Placement::None {
+        if attests && self.media_types == MediaTypes::Docker {
             let cure = "Docker's formats carry no attestations; write --media-type oci, or leave provenance and SBOM out";
             return Err(Invalid::new("media type", self.media_types.as_str(), cure));
         }
@@ -348,8 +355,9 @@ mod tests {
         assert!(refused(&docker(with(&["a=b"])), true, false).contains("--media-type oci"));
         assert!(refused(&docker(with(&[])), true, true).contains("attestations"));
         assert_eq!(docker(with(&[])).check(&platforms(), true, false), Ok(()));
+        // An engine that makes them writes OCI's, wherever they are to go.
         let none = Packaging { attestations: Placement::None, ..docker(with(&[])) };
-        assert_eq!(none.check(&platforms(), true, true), Ok(()));
+        assert!(refused(&none, true, true).contains("attestations"));
         assert!(refused(&with(&["index:a=b"]), false, false).contains("no index"));
         assert_eq!(with(&["a=b"]).check(&platforms(), false, false), Ok(()));
         assert!(refused(&with(&["manifest[linux/s390x]:a=b"]), true, false).contains("isn't for"));

@@ -271,4 +271,15 @@ fn what_refers_to_an_image_comes_along_and_what_is_odd_is_told() {
         &["is there with something else, and stays", "published"],
     );
     assert_eq!(raw(&theirs), before);
+
+    // What of it isn't there any more keeps no image from being copied.
+    let third = format!("{source}:3");
+    submit(&farm, &context, &["-t", &third, "--platform", BOTH, "--no-cache", "--label", "third="]).ok();
+    let signature = signed(&source, &digest_of(&raw(&third).unwrap()), "us");
+    let payload = index(&signature)["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let (registry, name) = source.split_once('/').unwrap();
+    let mut delete = Command::new("curl");
+    delete.args(["-fsS", "-X", "DELETE", &format!("http://{registry}/v2/{name}/blobs/{payload}")]);
+    farm_tests::farm::output(&mut delete).ok();
+    says(&farm.cli(&["promote", &third, &to]).ok(), &["left out of what refers to the image", "published"]);
 }

@@ -114,9 +114,11 @@ async fn quotas_are_the_farms_and_defaults_the_projects() {
     let quota = v1::SetProjectQuotaRequest { project: "web".into(), weight: Some(9), ..Default::default() };
     let refused = ada.projects.set_project_quota(quota).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let defaults = v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("allow".into()) };
+    let defaults =
+        v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("allow".into()), verify: None };
     ada.projects.set_project_defaults(defaults).await.unwrap();
-    let odd = v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("maybe".into()) };
+    let odd =
+        v1::SetProjectDefaultsRequest { platforms: None, emulation: Some("maybe".into()), verify: None };
     assert_eq!(ada.projects.set_project_defaults(odd).await.unwrap_err().code(), Code::InvalidArgument);
     for used in [false, true] {
         let request = v1::GetProjectSettingsRequest { used };

@@ -49,7 +49,7 @@ fn scanner(generator: &str, name: &str, text: &str) -> Result<ImageRef> {
 }
 
 /// The form that is asked for.
-pub(super) fn packaging(args: &Args, wanted: &Wanted) -> Result<Packaging> {
+pub(super) fn packaging(args: &Args, wanted: &Wanted, has_epoch: bool) -> Result<Packaging> {
     let mut annotations: Vec<Annotation> = Vec::new();
     for text in args.annotation.iter().filter(|text| !text.is_empty()) {
         for annotation in Annotation::parse(text).map_err(|e| flag("--annotation", e))? {
@@ -72,6 +72,10 @@ pub(super) fn packaging(args: &Args, wanted: &Wanted) -> Result<Packaging> {
         None => Default::default(),
     };
     let rewrite_timestamp = args.rewrite_timestamp || wanted.rewrites_timestamps();
+    if rewrite_timestamp && !has_epoch {
+        let cure = "files get the times of SOURCE_DATE_EPOCH, which isn't set; add --source-date-epoch commit, or seconds since 1970";
+        return Err(Invalid::new("--rewrite-timestamp", "", cure).into());
+    }
     let packaging = Packaging { media_types, annotations, attestations, rewrite_timestamp };
     if !wanted.pushes() {
         let given = [
@@ -79,6 +83,7 @@ pub(super) fn packaging(args: &Args, wanted: &Wanted) -> Result<Packaging> {
             ("--media-type", args.media_type.clone()),
             ("--attestations", args.attestations.clone()),
             ("--if-unchanged", args.if_unchanged.then(String::new)),
+            ("--rewrite-timestamp", args.rewrite_timestamp.then(String::new)),
         ];
         if let Some((name, value)) = given.into_iter().find_map(|(name, value)| Some((name, value?))) {
             let cure = "it is about what is published, and here nothing is; add --push, or leave it out";

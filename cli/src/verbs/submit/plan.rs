@@ -214,7 +214,8 @@ impl Plan {
         check_outputs(&args, &wanted, &tags)?;
         let attests = provenance != Provenance::Off || sbom.is_some();
         wanted.check(&platforms, attests)?;
-        let form = packaging::packaging(&args, &wanted)?;
+        let form =
+            packaging::packaging(&args, &wanted, takes_epoch || build_args.contains_key(environment::EPOCH))?;
         packaging::check(single_platform, &form, &platforms, attests)?;
         let optional = environment::platforms(&args.optional).map_err(|e| flag("--optional", e))?;
         if let (Some(first), true) = (optional.first(), !args.output.is_empty() || args.load) {

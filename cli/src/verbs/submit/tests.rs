@@ -404,6 +404,8 @@ fn options_of_run_and_stages_without_cache_reach_the_request() {
         (&["--annotation", "index:a=b", "--single-platform", "manifest"], "there is no index"),
         (&["--annotation", "a=b", "--load"], "--annotation \"a=b\": it is about what is published"),
         (&["--if-unchanged", "-o", "out"], "--if-unchanged"),
+        (&["--rewrite-timestamp", "-o", "type=oci,dest=x"], "--rewrite-timestamp"),
+        (&["--rewrite-timestamp", "-tr.example/a"], "--source-date-epoch commit"),
         (&["--attest", "type=magic"], "type=provenance"),
         (&["--iidfile", "/nowhere/at/all"], "-t"),
         (&["--metadata-file", "/nowhere/at/all"], "folder isn't there"),
@@ -627,6 +629,7 @@ fn attestations_and_the_form_are_taken_as_buildx_takes_them() {
         "--annotation",
         "manifest-descriptor[linux/arm64]:b=3",
         "--rewrite-timestamp",
+        "--source-date-epoch=7",
         "--attestations=none",
     ])
     .packaging;

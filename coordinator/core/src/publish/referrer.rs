@@ -93,21 +93,7 @@ pub fn fallback_tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// A list of referrers, as it lies under its tag, and as a registry gives it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct List {
-    schema_version: u32,
-    #[serde(default)]
-    media_type: String,
-    #[serde(default)]
-    manifests: Option<Vec<Entry>>,
-    /// What others have said of it stays.
-    #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
-}
-
-/// One referrer in a list: its descriptor, with all that is said of it.
+/// One referrer, as it stands in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -118,9 +104,12 @@ pub struct Entry {
     pub digest: String,
     /// Its length, bytes.
     pub size: u64,
-    /// Its artifact type, annotations, and whatever else.
-    #[serde(flatten)]
-    pub rest: BTreeMap<String, serde_json::Value>,
+    /// What kind of artifact it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// Those of its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Entry {
@@ -130,48 +119,60 @@ impl Entry {
             media_type: OCI_MANIFEST.to_owned(),
             digest: Digest::of(artifact).to_string(),
             size: length(artifact),
-            rest: [("artifactType".to_owned(), ATTESTATION.into())].into(),
+            artifact_type: Some(ATTESTATION.to_owned()),
+            annotations: None,
         }
+    }
+
+    /// The bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let annotations = self.annotations.iter().flatten().map(|(key, value)| key.len() + value.len());
+        self.digest.len() + self.artifact_type.as_ref().map_or(0, String::len) + annotations.sum::<usize>()
     }
 }
 
-/// The referrers in a list.
+/// The referrers in a list, whoever has made it.
 ///
 /// # Errors
 /// It is none, or too long.
 pub fn entries(list: &[u8]) -> Result<Vec<Entry>, Invalid> {
-    Ok(read(list)?.manifests.unwrap_or_default())
-}
-
-fn read(list: &[u8]) -> Result<List, Invalid> {
+    #[derive(Deserialize)]
+    struct List {
+        #[serde(default)]
+        manifests: Option<Vec<Entry>>,
+    }
     let unreadable = |why: &str| Invalid::new("list of referrers", "", why);
     let list: List = serde_json::from_slice(list).map_err(|_| unreadable("it is no index"))?;
-    match &list.manifests {
-        Some(all) if all.len() > MOST_LISTED => Err(unreadable("it has more entries than it may have")),
-        _ => Ok(list),
+    let all = list.manifests.unwrap_or_default();
+    if all.len() > MOST_LISTED {
+        return Err(unreadable("it has more entries than it may have"));
     }
+    Ok(all)
 }
 
-/// The list with this referrer in it; `None`: it is in it.
+/// The list with this referrer in it; `None`: it is in it. What others have written into it stays.
 ///
 /// # Errors
 /// What lies there is no such list, so that it isn't written over; or it is too long.
 pub fn listed(before: Option<&[u8]>, entry: &Entry) -> Result<Option<Vec<u8>>, Invalid> {
     let unreadable = |why: &str| Invalid::new("list of referrers", "", why);
     let mut list = match before {
-        None => List { schema_version: 2, media_type: String::new(), manifests: None, rest: BTreeMap::new() },
-        Some(bytes) => read(bytes)?,
+        None => serde_json::json!({"schemaVersion": 2, "manifests": []}),
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| unreadable("it is no index"))?,
     };
-    let all = list.manifests.get_or_insert_default();
-    if all.iter().any(|other| other.digest == entry.digest) {
+    let fields = list.as_object_mut().ok_or_else(|| unreadable("it is no index"))?;
+    let all = fields.entry("manifests").or_insert_with(|| serde_json::json!([]));
+    let all = all.as_array_mut().ok_or_else(|| unreadable("it is no index"))?;
+    if all.iter().any(|other| other["digest"] == entry.digest.as_str()) {
         return Ok(None);
     }
     if all.len() >= MOST_LISTED {
         return Err(unreadable("it has as many entries as it may have"));
     }
-    all.push(entry.clone());
-    OCI_INDEX.clone_into(&mut list.media_type);
-    serde_json::to_vec(&list).map(Some).map_err(|_| unreadable("it can't be written"))
+    let unwritable = |_| unreadable("it can't be written");
+    all.push(serde_json::to_value(entry).map_err(unwritable)?);
+    fields.insert("mediaType".to_owned(), OCI_INDEX.into());
+    serde_json::to_vec(&list).map(Some).map_err(unwritable)
 }
 
 #[cfg(test)]
@@ -211,13 +212,12 @@ mod tests {
 
         let foreign = br#"{"schemaVersion":2,"manifests":[{"mediaType":"m","digest":"sha256:1","size":3,"annotations":{"a":"b"}}],"annotations":{"x":"y"}}"#;
         let kept = String::from_utf8(listed(Some(foreign), &one).unwrap().unwrap()).unwrap();
-        for part in [
-            r#""digest":"sha256:1","size":3,"annotations":{"a":"b"}"#,
-            r#""annotations":{"x":"y"}"#,
-            OCI_INDEX,
-        ] {
-            assert!(kept.contains(part), "{part} in {kept}");
-        }
+        let read_back: serde_json::Value = serde_json::from_str(&kept).unwrap();
+        assert_eq!(read_back["manifests"][0]["annotations"]["a"], "b", "{kept}");
+        assert_eq!(
+            (&read_back["annotations"]["x"], &read_back["mediaType"]),
+            (&"y".into(), &OCI_INDEX.into())
+        );
         let read: Vec<String> =
             entries(kept.as_bytes()).unwrap().into_iter().map(|entry| entry.digest).collect();
         assert_eq!(read, ["sha256:1".to_owned(), one.digest.clone()]);

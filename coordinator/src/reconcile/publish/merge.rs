@@ -37,6 +37,13 @@ pub(super) async fn merge_one(shared: &Shared, epoch: Epoch, due: &DueMerge) -> 
             return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
         };
         match registries.child(&repository, digest, platform).await {
+            Ok(pushed) if due.spec.sbom.is_some() && pushed.child.attestations.is_empty() => {
+                let why = format!(
+                    "{platform} was pushed without an SBOM, as its worker is of an older version; update it"
+                );
+                let failure = Failure::new(Cause::User, FailureCode::IndexImpossible, why);
+                return shared.loops.fail_merge(epoch, due.project, due.build, &failure).await;
+            }
             Ok(pushed) => {
                 children.push(pushed.child);
                 sizes.push((platform.clone(), pushed.bytes));

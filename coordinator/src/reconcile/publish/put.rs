@@ -158,13 +158,15 @@ fn expected<'a>(due: &'a DueDestination, tag: &str) -> Option<&'a ExpectedTag> {
 /// What is to be said of a tag that points elsewhere than it has to, and not to what it is moved to.
 fn moved(due: &DueDestination, tag: &str, found: Option<Digest>) -> Option<RegistryError> {
     let expected = expected(due, tag)?;
-    if found == expected.digest || found == Some(due.index_digest) {
+    let own = [Some(due.index_digest), due.retried];
+    if found == expected.digest || found.is_some() && own.contains(&found) {
         return None;
     }
     let told =
         |digest: Option<Digest>| digest.map_or_else(|| "not there".to_owned(), |digest| digest.to_string());
     let message = format!(
-        "{}:{tag} was moved by somebody else since this was asked for, and stays: it was {}, and is {}; look at it, and submit again",
+        "{}:{tag} was moved by somebody else since this was asked for, and stays: it was {}, and is {}; look at it, and submit again (a retry \
+         expects what this has)",
         due.repository,
         told(expected.digest),
         told(found)

@@ -7,8 +7,8 @@ use farm_core::life;
 use farm_core::life::attempt::StopReason;
 use farm_types::spec::Purpose;
 use farm_types::{
-    BuildId, BuildSpec, Digest, ExecutionId, JobId, Origin, Platform, ProjectId, Runs, ShortId, Take,
-    TrustClass,
+    BuildId, BuildSpec, Digest, ExecutionId, ExpectedTag, JobId, Origin, Platform, ProjectId, Runs, ShortId,
+    Take, TrustClass,
 };
 use serde_json::json;
 
@@ -32,6 +32,8 @@ const FETCH_SCHEMA: i32 = 49;
 const ARCHIVE_SCHEMA: i32 = 58;
 /// The schema from which on they know of copies, and of all that can be said of one.
 const COPY_SCHEMA: i32 = 65;
+/// That of which coordinators know the form of what is published, and tags that are moved only while they point somewhere.
+const FORM_SCHEMA: i32 = 66;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -83,7 +85,7 @@ impl Store {
     /// [`StoreError::Stale`] when one of its secrets was changed, or a fork's head isn't approved any more ([`UNAPPROVED`](crate::hooks::approvals::UNAPPROVED)).
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;
-        let request = Digest::of(spec.to_string().as_bytes());
+        let request = request_digest(&new.spec)?;
         let project = new.project.as_uuid();
         if let Some(known) = self.known_build(new.project, &new.idempotency_key, request).await? {
             return Ok(known);
@@ -108,6 +110,11 @@ impl Store {
             // They would give it to any worker.
             shut_out(&mut tx, FETCH_SCHEMA, "fetches of sources").await?;
             name_nothing(&mut tx, new.project).await?;
+        }
+        let BuildSpec { packaging, sbom, expected, .. } = &new.spec;
+        if !packaging.is_default() || sbom.is_some() || !expected.is_empty() {
+            // They would publish it without, and move tags that are to stay.
+            shut_out(&mut tx, FORM_SCHEMA, "the form of what is published").await?;
         }
         if new.spec.purpose.copy().is_some() {
             // They can't read it.
@@ -262,7 +269,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when the key is known with another body; or the database can't be reached.
     pub async fn is_known(&self, new: &NewBuild) -> Result<bool> {
-        let request = Digest::of(to_json(&new.spec)?.to_string().as_bytes());
+        let request = request_digest(&new.spec)?;
         Ok(self.known_build(new.project, &new.idempotency_key, request).await?.is_some())
     }
 
@@ -414,4 +421,12 @@ async fn call_off(execution: &mut LockedExecution<'_>, build: BuildId) -> Result
     }
     build_event(execution, project, build.as_uuid(), life::build::CALL_OFF.word()).await?;
     Ok(true)
+}
+
+/// What tells one request from another. To where tags pointed when it was made is none of it: whoever asks again with the same key
+/// means the same.
+fn request_digest(spec: &BuildSpec) -> Result<Digest> {
+    let expected = spec.expected.iter().map(|one| ExpectedTag { digest: None, ..one.clone() }).collect();
+    let spec = to_json(&BuildSpec { expected, ..spec.clone() })?;
+    Ok(Digest::of(spec.to_string().as_bytes()))
 }

@@ -46,6 +46,8 @@ pub struct DueDestination {
     pub tags: Vec<String>,
     /// Those of the build's tags that are moved only while they point there.
     pub expected: Vec<ExpectedTag>,
+    /// What the build that this is a retry of has published.
+    pub retried: Option<Digest>,
 }
 
 /// What became of the wish to move a tag.
@@ -68,6 +70,8 @@ impl Store {
             r#"SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, p.index_digest,
                       p.index_media_type, p.index_bytes, p.order_key, p.referrers,
                       b.short_id AS build, coalesce(b.spec->'expected', '[]') AS "expected!",
+                      (SELECT r.index_digest FROM publications r
+                       WHERE r.project_id = b.project_id AND r.build_id = b.retry_of) AS retried,
                       ARRAY(SELECT t.tag FROM tags t WHERE t.project_id = d.project_id
                             AND t.publication_id = d.publication_id AND t.registry = d.registry
                             AND t.repository = d.repository AND t.state IN ('wanted', 'put')
@@ -106,6 +110,7 @@ impl Store {
                     referrers: from_json(row.referrers)?,
                     tags: row.tags,
                     expected: from_json(row.expected)?,
+                    retried: row.retried.as_deref().map(digest).transpose()?,
                 })
             };
             match readable("a destination", name, read()) {

@@ -148,7 +148,14 @@ fn a_foreign_program_is_found_in_every_disguise() {
     let build = |dockerfile: &str, more: &[&str]| {
         let tag = format!("{}:1", repository("disguises"));
         let args = [&["-t", &tag, "--platform", "linux/arm64", "--verify", "elf"], more].concat();
-        (submit(&farm, &context(&format!("{dockerfile}LABEL test={}\n", nonce())), &args), tag)
+        // The engine may have collected what it has just pushed before it is looked at, which the log says; not each time.
+        for _ in 0..5 {
+            let output = submit(&farm, &context(&format!("{dockerfile}LABEL test={}\n", nonce())), &args);
+            if !output.stdout.contains("the engine hasn't got it") {
+                return (output, tag);
+            }
+        }
+        panic!("the engine never has what it has just pushed");
     };
     for (dockerfile, path) in [
         ("COPY own /bin/own\nCOPY static /bin/app\n", "/bin/app in layer 2 of 2"),

@@ -164,6 +164,7 @@ impl Order {
             mounts: Default::default(),
             origins: Default::default(),
             verify: Default::default(),
+            gate: None,
         };
         Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }

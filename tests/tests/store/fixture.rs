@@ -123,6 +123,7 @@ impl World {
                 mounts: Default::default(),
                 origins: Default::default(),
                 verify: Default::default(),
+                gate: None,
             },
             fork: None,
             mounts: None,

@@ -10,8 +10,8 @@ use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageTag, Invalid, Lfs,
-    Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
+    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, Gate, ImageTag, Invalid,
+    Lfs, Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
@@ -61,6 +61,7 @@ pub(super) struct Plan {
     pub(super) provenance: Provenance,
     pub(super) single_platform: SinglePlatform,
     pub(super) verify: Verify,
+    pub(super) gate: Option<Gate>,
     named_contexts: BTreeMap<String, NamedContext>,
     /// `None`: as the project says.
     pub(super) emulation: Option<Emulation>,
@@ -189,6 +190,9 @@ impl Plan {
         single_platform.check(platforms.len(), provenance).map_err(|e| flag("--single-platform", e))?;
         let verify = Verify::new(args.verify.as_deref().unwrap_or_default(), args.verify_except.clone())
             .map_err(|e| flag(if e.thing == "verify" { "--verify" } else { "--verify-except" }, e))?;
+        let gate = args.gate.as_deref().map(str::parse::<Gate>).transpose().map_err(|e| flag("--gate", e))?;
+        // As with buildx, a question has no use for it.
+        let gate = gate.filter(|_| asked.is_none());
         if let (Some(false), Some(tag), false) =
             (args.push, args.tag.first(), args.load || !args.output.is_empty())
         {
@@ -270,6 +274,7 @@ impl Plan {
             provenance,
             single_platform,
             verify,
+            gate,
             named_contexts,
             emulation,
             timeout_ms,
@@ -317,8 +322,10 @@ impl Plan {
             mounts: self.mounting.mounts().clone(),
             origins: BTreeMap::new(),
             verify: self.verify.clone(),
+            gate: self.gate.clone(),
         };
         self.wanted.complete(&mut spec)?;
+        spec.check_gate().map_err(|e| flag("--gate", e))?;
         spec.check_logins()?;
         Ok(spec)
     }

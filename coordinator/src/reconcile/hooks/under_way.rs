@@ -147,6 +147,8 @@ impl<'a> UnderWay<'a> {
             secrets: secrets.collect(),
             verify: wanted.verify.as_str().to_owned(),
             verify_except: wanted.verify.exceptions().to_vec(),
+            // What an event gives no tags is pushed nowhere.
+            gate: wanted.gate.iter().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string).collect(),
             origins: fetched
                 .origin
                 .git()

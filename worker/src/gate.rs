@@ -59,6 +59,8 @@ impl Gating {
             run: RunOptions { network, allow: Entitlements::new(), ..build.run.clone() },
             pull: PullMode::Default,
             provenance: Provenance::Off,
+            sbom: None,
+            form: Default::default(),
             named_contexts: BTreeMap::new(),
             roots: BTreeMap::new(),
             partial: BTreeMap::new(),

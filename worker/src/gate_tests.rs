@@ -113,6 +113,8 @@ fn build() -> Solve {
         },
         pull: PullMode::Always,
         provenance: Provenance::Max,
+        sbom: None,
+        form: Default::default(),
         named_contexts: BTreeMap::new(),
         roots: BTreeMap::new(),
         partial: BTreeMap::new(),

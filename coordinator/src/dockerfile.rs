@@ -28,6 +28,8 @@ pub(crate) async fn runs(
     match spec.purpose {
         // A program of the platform is what it is all about.
         Purpose::Run(_) => return Ok(BTreeMap::new()),
+        // A program of the image runs, whatever its Dockerfile runs.
+        Purpose::Image if spec.gate.is_some() => return Ok(BTreeMap::new()),
         // A frontend is asked, which is the engine's; of a fetch and a copy the engine knows nothing.
         Purpose::Call(_) | Purpose::Fetch(_) | Purpose::Copy(_) => {
             return Ok(spec.platforms.iter().map(|platform| (platform.clone(), Runs::nothing())).collect());

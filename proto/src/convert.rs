@@ -110,6 +110,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
             attestations: unless_usual(spec.packaging.attestations, Placement::as_str),
             rewrite_timestamp: spec.packaging.rewrite_timestamp,
             expected: spec.expected.iter().map(Into::into).collect(),
+            gate: spec.gate.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }
@@ -173,6 +174,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
         if let (true, Some(tag)) = (purpose != Purpose::Image, spec.tags.first()) {
             return Err(Invalid::new("tag", tag, "what runs an image or asks a frontend publishes nothing"));
         }
+        let gate = if spec.gate.is_empty() { None } else { Some(spec.gate.parse()?) };
         let provenance =
             if spec.provenance.is_empty() { Default::default() } else { spec.provenance.parse()? };
         let single_platform: SinglePlatform = if spec.single_platform.is_empty() {
@@ -240,8 +242,10 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             verify: Verify::new(&spec.verify, spec.verify_except)?,
             packaging: form,
             expected,
+            gate,
         };
         spec.check_packaging()?;
+        spec.check_gate()?;
         Ok(spec)
     }
 }
@@ -555,6 +559,7 @@ mod tests {
                 },
             ],
             image_names: vec!["app".into()],
+            gate: "[\"/app\", \"--self-test\"]".into(),
             ..Default::default()
         }
     }
@@ -592,6 +597,9 @@ mod tests {
         assert!(refused(|s| s.single_platform = "list".into()).contains("index or manifest"));
         assert!(refused(|s| s.verify = "yes".into()).contains("elf or off"));
         assert!(refused(|s| s.verify_except = vec!["[a".into()]).contains("[a"));
+        assert!(refused(|s| s.gate = "[\"/app\"".into()).contains("JSON array"));
+        let nothing_pushed = |s: &mut v1::BuildSpec| (s.tags, s.gate) = (Vec::new(), "true".into());
+        assert!(refused(nothing_pushed).contains("pushes nothing"));
         let syntax = |s: &mut v1::BuildSpec| drop(s.build_args.insert("BUILDKIT_SYNTAX".into(), "x".into()));
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));

@@ -15,6 +15,7 @@ pub mod config;
 pub mod disk;
 pub mod engine_watch;
 pub mod fetching;
+mod gate;
 pub mod gauge;
 pub mod git;
 pub mod joined;

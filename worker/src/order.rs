@@ -132,9 +132,15 @@ impl Order {
                 .collect(),
             tokens,
         };
-        let project = self.project.clone();
-        let bounds =
-            Bounds { project, within: self.within, open: self.open, readers: self.readers, images, public };
+        let bounds = Bounds {
+            project: self.project.clone(),
+            within: self.within,
+            open: self.open,
+            readers: self.readers,
+            images,
+            public,
+            pushed: None,
+        };
         let logins = self
             .registries
             .into_iter()

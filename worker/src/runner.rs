@@ -26,6 +26,7 @@ use crate::buildkit::{Missing, Mounted, Place, Public, Solve, SolveError, Solved
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::fetching::{self, Means, NotFetched};
+use crate::gate::Gating;
 use crate::gauge::{Disks, Gauge};
 use crate::git::Git;
 use crate::link::Client;
@@ -201,12 +202,14 @@ impl Runner {
         let mut sending = Box::pin(sending);
         let (told, pulse, passing) = progress::listen(events.clone());
         let registries = order.registry_hosts();
+        let farm = Arc::new(Lender::new(self.client.clone(), lease));
+        let gate = order.spec.gate.clone();
+        let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
+        let mut solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
+        solve.fetches.close(&self.coordinators);
+        solve.fetches.open(&self.fetch_from);
+        let gating = Gating::of(gate, &solve);
         let solving = async {
-            let farm = Arc::new(Lender::new(self.client.clone(), lease));
-            let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
-            let mut solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
-            solve.fetches.close(&self.coordinators);
-            solve.fetches.open(&self.fetch_from);
             let solve = ready.engine.solve(solve, told, stop.clone());
             // Its last events are part of it.
             tokio::join!(solve, passing).0
@@ -258,15 +261,35 @@ impl Runner {
             }
             _ => Ok(Vec::new()),
         };
+        let passed = match (&solved, &verified, &gating) {
+            (Ok(Solved { digest: Some(digest), .. }), Ok(_), Some(gating)) => {
+                let way = (limit, registries.as_str(), &events, &stop);
+                match Box::pin(gated(gating, digest, &ready, way)).await {
+                    Err(SolveError::Failed(failure)) => {
+                        let (runs, lately) = (Runs::Target, gauge.lately());
+                        let of = (&platform, &runs);
+                        let failure = aftermath::measured(failure, &ready, of, lately, is_program).await;
+                        if failure.cause == Cause::Infrastructure {
+                            self.suspect.notify_one();
+                        }
+                        Err(Box::new(gating.failed(failure, &platform)))
+                    }
+                    // What was pushed is told all the same. (Of the source there is nothing in it that could be missing.)
+                    Err(SolveError::Stopped | SolveError::SourceIncomplete(_)) => Err(Box::new(unasked())),
+                    Ok(()) => Ok(true),
+                }
+            }
+            _ => Ok(false),
+        };
         match solved {
-            Ok(solved) => match (verified, solved.digest) {
+            Ok(solved) => match (verified.and_then(|layers| Ok((layers, passed?))), solved.digest) {
                 (Err(failure), Some(digest)) => {
                     let pushed = v1::Pushed { digest: digest.to_string(), media_type: solved.media_type };
                     Outcome::Refused(failure, pushed)
                 }
                 (Err(failure), None) => Outcome::Failed(failure),
-                (Ok(layers), _) => {
-                    Outcome::Built(Box::new(v1::JobResult { layers, ..result(solved, ready.label()) }))
+                (Ok((layers, gated)), _) => {
+                    Outcome::Built(Box::new(v1::JobResult { layers, gated, ..result(solved, ready.label()) }))
                 }
             },
             Err(SolveError::Stopped) => Outcome::Stopped,
@@ -335,7 +358,7 @@ impl Runner {
     /// After a failure that may be the machine's: what the worker finds when it looks at itself, in words; empty when it
     /// finds nothing. A failure's own words are none against the machine.
     async fn self_check(&self, outcome: &Outcome, stop: &CancellationToken) -> Option<String> {
-        let Outcome::Failed(failure) = outcome else { return None };
+        let (Outcome::Failed(failure) | Outcome::Refused(failure, _)) = outcome else { return None };
         if failure.cause != Cause::Infrastructure {
             return None;
         }
@@ -409,6 +432,31 @@ impl Runner {
     }
 }
 
+/// Runs a gate in what was pushed, watched as a build is. Its last events are part of it.
+async fn gated(
+    gating: &Gating,
+    pushed: &Digest,
+    ready: &Ready,
+    (limit, registries, events, stop): (Duration, &str, &mpsc::Sender<AttemptEvent>, &CancellationToken),
+) -> Result<(), SolveError> {
+    tracing::debug!(%pushed, "running the gate");
+    let (onward, telling) = gating.tell(events.clone());
+    let (told, pulse, passing) = progress::listen(onward);
+    let solving = async {
+        let solve = ready.engine.solve(gating.solve(pushed), told, stop.clone());
+        tokio::join!(solve, passing, telling).0
+    };
+    let asks = async |build: bool| match build {
+        true => trial(ready).await.map_err(|failed| failed.message),
+        false => ready.engine.health().await.map_err(|error| error.to_string()),
+    };
+    let stalled = progress::stalled(pulse, limit, registries, events.clone(), asks);
+    tokio::select! {
+        solved = Box::pin(solving) => solved.map(drop),
+        failure = Box::pin(stalled) => Err(SolveError::Failed(failure)),
+    }
+}
+
 /// Runs the work to its end, whatever that is. A work that doesn't heed `stop` is dropped after a while.
 async fn supervise(
     work: impl Future<Output = Outcome>,
@@ -463,12 +511,14 @@ fn verdict(outcome: Outcome, reason: Option<StopReason>) -> Option<finished::Out
         (Outcome::SourceIncomplete(Missing { root, asked }), None) => {
             finished::Outcome::SourceIncomplete(v1::SourceIncomplete { root, asked })
         }
-        (Outcome::Stopped, None) => failure(&Failure::new(
-            Cause::Infrastructure,
-            FailureCode::StoppedUnasked,
-            "the job ended without a result, and nobody had asked for that",
-        )),
+        (Outcome::Stopped, None) => failure(&unasked()),
     })
+}
+
+/// What a stop is that has no reason.
+fn unasked() -> Failure {
+    let text = "the job ended without a result, and nobody had asked for that";
+    Failure::new(Cause::Infrastructure, FailureCode::StoppedUnasked, text)
 }
 
 /// Why a solve that came to its end has no result after all.
@@ -500,6 +550,7 @@ fn result(solved: Solved, engine: String) -> v1::JobResult {
         fetched: None,
         step_timings: solved.step_timings,
         layers: Vec::new(),
+        gated: false,
     }
 }
 

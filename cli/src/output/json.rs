@@ -17,7 +17,7 @@ use super::progress::SeenWarning;
 use super::rules::{self, Weight};
 use super::secrets::{BuildSecretJson, of_build};
 use super::summary::{
-    Whence, attempt_ms, copy_verb, deciding_attempt, origins_of, platform_jobs, rules_are_errors,
+    Whence, attempt_ms, copy_verb, deciding_attempt, gate_end, origins_of, platform_jobs, rules_are_errors,
     tag_reference,
 };
 use super::text::time;
@@ -67,6 +67,9 @@ pub struct BuildJson {
     /// Of a copy: what it is of; left out of builds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyJson>,
+    /// What each platform's image has to pass before a tag points at it; left out where there is none, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -200,6 +203,9 @@ pub struct PlatformJson {
     pub steps_cached: Option<u32>,
     /// The `# syntax=` frontend that the engine's own stood in for.
     pub syntax_replaced: Option<String>,
+    /// passed or failed; left out where the build has no gate, or it has not come to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<&'static str>,
     /// Why it failed.
     pub failure: Option<FailureJson>,
 }
@@ -390,6 +396,7 @@ impl BuildJson {
     pub fn new(build: &Build, upload: Option<UploadJson>, warnings: &[SeenWarning]) -> Self {
         let publication = build.publication.as_ref();
         let snapshot = build.spec.as_ref().and_then(|spec| spec.snapshot.as_ref());
+        let gate = build.spec.as_ref().and_then(|spec| known(&spec.gate));
         Self {
             id: build.id.clone(),
             state: build.state.clone(),
@@ -425,7 +432,14 @@ impl BuildJson {
             upload,
             secrets: of_build(build),
             registry_logins: build.spec.iter().flat_map(|spec| spec.registry_logins.clone()).collect(),
-            platforms: platform_jobs(build).into_iter().map(PlatformJson::from).collect(),
+            platforms: platform_jobs(build)
+                .into_iter()
+                .map(|job| PlatformJson {
+                    gate: gate.as_ref().and_then(|_| gate_end(job)),
+                    ..PlatformJson::from(job)
+                })
+                .collect(),
+            gate,
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
             index_media_type: publication.and_then(|publication| known(&publication.index_media_type)),
             tags: publication
@@ -484,6 +498,7 @@ impl From<&farm_proto::v1::Job> for PlatformJson {
             steps: result.map(|result| result.steps),
             steps_cached: result.map(|result| result.steps_cached),
             syntax_replaced: result.and_then(|result| known(&result.syntax_replaced)),
+            gate: None,
             failure: job.failure.as_ref().map(FailureJson::from),
         }
     }

@@ -43,6 +43,8 @@ struct WantedJson<'a> {
     secrets: BTreeMap<&'a str, &'a str>,
     emulation: Option<String>,
     lfs: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<String>,
     supersedes: bool,
     needs: &'a [String],
     because_of: Option<&'a str>,
@@ -91,6 +93,7 @@ impl<'a> From<&'a Wanted> for WantedJson<'a> {
             secrets: wanted.secrets.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect(),
             emulation: wanted.emulation.map(|policy| policy.to_string()),
             lfs: wanted.lfs.as_str(),
+            gate: wanted.gate.as_ref().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string),
             supersedes: wanted.supersedes,
             needs: &wanted.needs,
             because_of: wanted.because_of.as_deref(),
@@ -143,6 +146,9 @@ fn built(wanted: &Wanted) -> Vec<String> {
     if !wanted.secrets.is_empty() {
         let names: Vec<&str> = wanted.secrets.values().map(|name| name.as_str()).collect();
         lines.push(format!("with secrets {}", names.join(", ")));
+    }
+    if let Some(gate) = wanted.gate.as_ref().filter(|_| !wanted.tags.is_empty()) {
+        lines.push(format!("has to pass {}", gate.shown()));
     }
     lines.extend(wanted.tags.iter().map(|tag| format!("moves {tag}")));
     if wanted.tags.is_empty() {

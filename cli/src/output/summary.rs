@@ -65,6 +65,22 @@ pub fn origins_of(build: &Build) -> Vec<(&str, Whence<'_>)> {
     all
 }
 
+/// A gate's ends.
+pub const PASSED: &str = "passed";
+/// It ended badly, or could not be run.
+pub const FAILED: &str = "failed";
+
+/// How the gate ended of a job of a build that has one; `None`: it has not come to that. What has succeeded has passed, also where it was
+/// taken over, as a retry is of the same spec.
+pub fn gate_end(job: &Job) -> Option<&'static str> {
+    let is_gates = |failure: &Failure| failure.code == FailureCode::GateFailed.as_str();
+    match job.state.as_str() {
+        "succeeded" => Some(PASSED),
+        "failed" if job.failure.as_ref().is_some_and(is_gates) => Some(FAILED),
+        _ => None,
+    }
+}
+
 /// The attempt that gave a job's result, or else its last.
 pub fn deciding_attempt(job: &Job) -> Option<&Attempt> {
     job.attempts.iter().find(|attempt| attempt.state == "succeeded").or_else(|| job.attempts.last())
@@ -292,6 +308,8 @@ fn failure_lines(failure: &Failure, what: &str, on: &str, logs: &str) -> Vec<Str
         None => String::new(),
     };
     let why = match failure.exit_code {
+        // Of a step that no Dockerfile shows.
+        Some(_) if failure.code == FailureCode::GateFailed.as_str() => first_line(&failure.message, 400),
         Some(code) => format!("exit code {code}"),
         None => first_line(&failure.message, 400),
     };

@@ -167,6 +167,7 @@ impl Order {
             verify: Default::default(),
             packaging: Default::default(),
             expected: Vec::new(),
+            gate: None,
         };
         Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }

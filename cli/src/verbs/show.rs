@@ -1,6 +1,6 @@
 //! `farm show`.
 
-use farm_proto::v1::{Build, CopySpec, GetBuildRequest};
+use farm_proto::v1::{Build, CopySpec, GetBuildRequest, Job};
 
 use super::{build_id, now_ms};
 use crate::config::Setup;
@@ -11,8 +11,10 @@ use crate::output::format;
 use crate::output::json::{self, BuildJson};
 use crate::output::progress::UNNEEDED;
 use crate::output::secrets::lines_of_build;
-use crate::output::summary::{Whence, copy_verb, origins_of, summary};
-use crate::output::text::{ago, harmless, short_digest};
+use crate::output::summary::{
+    FAILED, PASSED, Whence, copy_verb, gate_end, origins_of, platform_jobs, summary,
+};
+use crate::output::text::{ago, first_line, harmless, short_digest};
 
 /// Arguments of `farm show`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +56,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         out.lines(links(&build));
         out.lines(origins(&build));
         out.lines(lines_of_build(&build));
+        out.lines(gate_line(&build, platform_jobs(&build)));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
@@ -105,6 +108,18 @@ fn links(build: &Build) -> Vec<String> {
         lines.push(format!("retried as {}", harmless(&build.retried_by.join(", "))));
     }
     lines
+}
+
+/// What its images have to pass, and which have passed.
+fn gate_line(build: &Build, jobs: Vec<&Job>) -> Option<String> {
+    let gate = build.spec.as_ref().map(|spec| &spec.gate).filter(|gate| !gate.is_empty())?;
+    let with = |wanted: &str| {
+        let jobs = jobs.iter().filter(|job| gate_end(job) == Some(wanted));
+        let platforms: Vec<&str> = jobs.map(|job| job.platform.as_str()).collect();
+        (!platforms.is_empty()).then(|| format!("  {wanted} on {}", platforms.join(", ")))
+    };
+    let ends = [PASSED, FAILED].into_iter().filter_map(with).collect::<String>();
+    Some(harmless(&format!("gate {}{ends}", first_line(gate, 200))))
 }
 
 /// What can't be seen in the end alone: attempts that came to nothing, and why a platform was emulated.

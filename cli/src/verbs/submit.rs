@@ -175,6 +175,12 @@ pub(crate) async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
             "this farm is older and takes no secrets, so the build was cancelled; have the farm updated";
         return Err(Error::Farm(text.to_owned()));
     }
+    if plan.gate.is_some() && build.spec.as_ref().is_some_and(|spec| spec.gate.is_empty()) {
+        calls::cancel(&client, &build.id).await?;
+        display.finish(None, Vec::new());
+        let text = "this farm is older and runs no gates, so the build was cancelled; have the farm updated";
+        return Err(Error::Farm(text.to_owned()));
+    }
     let upload = UploadJson {
         files: source.files,
         new_files: uploaded.new_files,

@@ -153,6 +153,8 @@ fn result(result: &JobResult) -> v1::JobResult {
         fetched: result.fetched.as_deref().map(Into::into),
         // They were judged, and aren't kept with it.
         layers: Vec::new(),
+        // What has succeeded has passed.
+        gated: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
 use farm_types::spec::Verify;
-use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, Repository, SecretName};
+use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, Repository, SecretName};
 
 use crate::cron::Cron;
 use crate::names::NamePatterns;
@@ -76,6 +76,8 @@ pub struct Image {
     pub lfs: Lfs,
     /// `--verify`, `--verify-except`; `None`: what a build without them has.
     pub verify: Option<Verify>,
+    /// `--gate`.
+    pub gate: Option<Gate>,
     /// Whether a newer build of a ref ends older ones; `None`: of branches and pull requests, and not of tags.
     pub supersede: Option<bool>,
     /// The images that are to be built before.

@@ -265,6 +265,11 @@ codes! {
             "read its last output; `farm logs` has all that the engine let through (it clips at 200 KiB/s \
                 and 2 MiB a step)";
     }
+    GateFailed = "gate_failed", Source {
+        User: "the image was built and pushed, and its gate (`--gate`) ended with an exit code other than 0, or could not be started in it; \
+            no tag was moved",
+            "read the command's last output; run it by `farm run IMAGE`, or mend the command ([cli.md](cli.md#gates))";
+    }
     SecretMissing = "secret_missing", Source {
         User: "a step mounts a secret or ssh agent of an id that the build wasn't given, and says `required`",
             "give it with `--secret id=ID,src=FILE`, `--secret id=ID,env=NAME` or `--ssh ID=KEYFILE`";
@@ -442,6 +447,10 @@ codes! {
     }
     OutputMissing = "output_missing", Machines {
         Infrastructure: "the worker sent none: it is older than the coordinator",
+            "update the worker";
+    }
+    GateMissing = "gate_missing", Machines {
+        Infrastructure: "the worker pushed the image without running the build's gate in it: it is of another version than the coordinator",
             "update the worker";
     }
     OfferUnreadable = "offer_unreadable", Machines {

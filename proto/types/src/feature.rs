@@ -28,3 +28,6 @@ pub const FEATURE_FENCED: &str = "fenced-engine";
 
 /// It asks for a build's secrets and ssh keys, and gives them to its engine.
 pub const FEATURE_MOUNTS: &str = "mounts";
+
+/// It runs a build's gate in what it has pushed.
+pub const FEATURE_GATES: &str = "gates";

@@ -25,6 +25,7 @@ pub mod failure_code;
 pub mod feature;
 pub mod fetch;
 mod fetch_host;
+pub mod gate;
 pub mod git;
 mod git_place;
 pub mod host;
@@ -64,14 +65,15 @@ pub use export::{Export, Form};
 pub use failure::Failure;
 pub use failure_code::FailureCode;
 pub use feature::{
-    FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES,
-    FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GATES, FEATURE_GIT, FEATURE_MOUNTS,
+    FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 pub use fetch::{
     FETCHES_AT_ONCE, FetchSource, FetchSpec, Fetched, FetchedRoot, GitOrigin, MOST_REFS, MOST_TAGS, Origin,
     Refs, Take,
 };
 pub use fetch_host::FetchHost;
+pub use gate::{Gate, LONGEST_GATE};
 pub use git::{Commit, GitPoint, GitSource, GitUrl, Lfs, RefName};
 pub use git_place::GitPlace;
 pub use host::RegistryHost;

@@ -12,6 +12,7 @@ use crate::error::Invalid;
 use crate::expected::ExpectedTag;
 use crate::export::Export;
 use crate::fetch::{FetchSpec, Origin};
+use crate::gate::Gate;
 use crate::image::{ImageRef, ImageTag, Repository};
 use crate::mounts::Mounts;
 use crate::packaging::{MediaTypes, Packaging, Placement};
@@ -100,6 +101,9 @@ pub struct BuildSpec {
     /// `--if-unchanged`: some or all of its tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expected: Vec<ExpectedTag>,
+    /// `--gate`: what each platform's image has to pass before it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 /// What is looked at in a result before it counts.
@@ -282,6 +286,7 @@ impl BuildSpec {
             verify: Verify::default(),
             packaging: Packaging::default(),
             expected: Vec::new(),
+            gate: None,
         }
     }
 
@@ -332,6 +337,16 @@ impl BuildSpec {
             return Err(Invalid::new("optional platform", platforms[0].to_string(), cure));
         }
         Ok(())
+    }
+
+    /// Refuses a gate where nothing is pushed that it could be run in.
+    ///
+    /// # Errors
+    /// There is such a gate.
+    pub fn check_gate(&self) -> Result<(), Invalid> {
+        let Some(gate) = self.gate.as_ref().filter(|_| self.tags.is_empty()) else { return Ok(()) };
+        let cure = "a gate is run in what was pushed, and this build pushes nothing; name a tag (-t), or leave the gate out";
+        Err(Invalid::new("gate", gate.shown(), cure))
     }
 
     /// Refuses a login for a registry that is pushed to: what is pushed there is published by the project's login or the farm's, after

@@ -9,6 +9,7 @@ mod fetches;
 mod forges;
 mod forks;
 mod full;
+mod gates;
 mod hooks;
 mod keeping;
 mod logging;

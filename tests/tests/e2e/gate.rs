@@ -18,10 +18,14 @@ impl Gate {
         Gate(listener)
     }
 
+    /// Where steps come to.
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
     /// Lines of a Dockerfile: the step, in a stage that has Python.
     pub fn step(&self) -> String {
-        let port = self.0.local_addr().unwrap().port();
-        format!("COPY gate.py /gate.py\nRUN python3 -SE /gate.py {port} {}\n", nonce())
+        format!("COPY gate.py /gate.py\nRUN python3 -SE /gate.py {} {}\n", self.port(), nonce())
     }
 
     /// A context with the base and the step.

@@ -43,6 +43,7 @@ mod following;
 mod forges;
 mod full;
 mod full_disk;
+mod gated;
 mod git;
 mod git_ssh;
 mod homeless;

@@ -46,7 +46,7 @@ fn a_push_is_a_green_commit_with_a_page_and_a_wrong_file_is_a_red_one() {
     clone.git(&["checkout", "-q", "-b", "main"], &clone.path());
     let rules = format!(
         "version: 1\nimages:\n  app:\n    on:\n      push: {{branches: [main]}}\n      tag: {{semver: \"*\"}}\n    platforms: [linux/amd64, \
-         linux/arm64]\n    destinations: [{at}/app]\n    tags: [\"{{branch}}\", \"{{semver}}\"]\n"
+         linux/arm64]\n    gate: grep 64 /which\n    destinations: [{at}/app]\n    tags: [\"{{branch}}\", \"{{semver}}\"]\n"
     );
     let dockerfile = format!(
         "FROM {BASE}\nRUN echo {} > /which && uname -m >> /which\nCMD [\"cat\", \"/which\"]\n",
@@ -59,6 +59,12 @@ fn a_push_is_a_green_commit_with_a_page_and_a_wrong_file_is_a_red_one() {
     let green = shown(&api, &first, "farm/app", "success");
     told(&farm, &["hook", "deliveries", "app"]);
     told(&farm, &["show", build]);
+    let record = show(&farm, build);
+    assert_eq!(
+        (&record["gate"], &record["platforms"][1]["gate"]),
+        (&"grep 64 /which".into(), &"passed".into()),
+        "{record:#}"
+    );
     let image = format!("{at}/app:main");
     for platform in ["linux/amd64", "linux/arm64"] {
         let said = run_image(platform, &image, &[]);

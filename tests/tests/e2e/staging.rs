@@ -69,9 +69,9 @@ fn what_an_untrusted_machine_builds_comes_to_its_tag_and_the_machine_never_to_th
     let world = world(Farm::builder().config(&service.settings(&at)).env("RUST_LOG", debug));
     let (farm, staging) = (&world.farm, &world.staging);
     let tags = [format!("{at}/web/app:1"), format!("{at}/web/other:1")];
-    let args = ["-t", &tags[0], "-t", &tags[1], "--platform", "linux/amd64"];
+    let args = ["-t", &tags[0], "-t", &tags[1], "--platform", "linux/amd64", "--gate", "cat /ran"];
     let text = submit(farm, &context(), &args).ok();
-    says(&text, &["published", &tags[0], "native on fork"]);
+    says(&text, &["published", &tags[0], "native on fork", "[gate] cat /ran"]);
     let record = show(farm, &build_id(&text));
     let credentials = format!("{USER}:{PASSWORD}");
     for tag in &tags {

@@ -126,6 +126,7 @@ impl World {
                 verify: Default::default(),
                 packaging: Default::default(),
                 expected: Vec::new(),
+                gate: None,
             },
             fork: None,
             mounts: None,

@@ -256,6 +256,8 @@ pub struct Bounds {
     pub images: Arc<dyn Images>,
     /// What is known of that.
     pub public: Arc<Public>,
+    /// What the attempt itself has pushed, by its digest: that it may take, wherever it is.
+    pub pushed: Option<ImageRef>,
 }
 
 /// Which images of a registry are taken.

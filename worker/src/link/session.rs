@@ -12,8 +12,8 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS,
-    FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    AttemptId, FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GATES, FEATURE_GIT,
+    FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -255,8 +255,15 @@ fn describe(status: &Status) -> String {
 }
 
 /// What every worker of this version does.
-const FEATURES: [&str; 6] =
-    [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS, FEATURE_ARCHIVES];
+const FEATURES: [&str; 7] = [
+    FEATURE_PROGRESS,
+    FEATURE_PROBES,
+    FEATURE_UNNEEDED,
+    FEATURE_TOKENS,
+    FEATURE_MOUNTS,
+    FEATURE_ARCHIVES,
+    FEATURE_GATES,
+];
 
 /// Who we are, for a new stream.
 fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {

@@ -182,6 +182,7 @@ fn of_result(mask: &Mask, result: &mut v1::JobResult) {
         engine: _,
         // Digests, and what the build itself names.
         fetched: _,
+        gated: _,
     } = result;
     mask.apply([syntax_replaced]);
     for v1::CheckedLayer { verdict, diff_id: _ } in layers {

@@ -133,6 +133,10 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN")]
     pub(super) verify_except: Vec<String>,
 
+    /// Run this in each platform's image, and move tags only if it ends well: for /bin/sh, or ["PROGRAM", "ARGUMENT"]
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) gate: Option<String>,
+
     /// Give COPY --from=NAME and FROM NAME another source
     #[arg(long, value_name = "NAME=FOLDER|URL|docker-image://IMAGE")]
     pub(super) build_context: Vec<String>,
@@ -244,6 +248,7 @@ Examples:
   farm submit . --output out --target binaries
   farm submit . -t localhost:5002/app:latest --secret id=npm,src=.npmrc
   farm submit . -t localhost:5002/app:latest --ssh default
+  farm submit . -t localhost:5002/app:latest --gate 'python -m app.check'
 
 Flags mean what they mean to `docker buildx build`. What differs:
   Without --output, --load and --push the result is pushed to the registries of the tags.

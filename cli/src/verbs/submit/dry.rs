@@ -16,7 +16,7 @@ use crate::connect::Client;
 use crate::error::Result;
 use crate::fetch;
 use crate::output::progress::UNNEEDED;
-use crate::output::text::{bytes, columns, count, harmless};
+use crate::output::text::{bytes, columns, count, first_line, harmless};
 use crate::outputs::wanted::Sink;
 use crate::source;
 use farm_source::Source;
@@ -40,6 +40,9 @@ pub(super) struct DryRun {
     platforms: Vec<Part>,
     /// Published; empty when nothing is.
     tags: Vec<String>,
+    /// What each platform's image has to pass before that; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gate: Option<String>,
     /// What the tags would point to if there is one platform: index or manifest.
     single_platform: &'static str,
     /// Where the result would go besides.
@@ -113,11 +116,13 @@ impl DryRun {
         let file = std::fs::read(&plan.location.dockerfile).ok().filter(|_| is_here);
         let file = file.map(|bytes| Dockerfile::parse(&bytes));
         let part = |platform: &Platform| {
-            let runs = file.as_ref().and_then(|file| runs(file, &spec, platform)).unwrap_or_default();
+            // A gate runs a program of the image, whatever its Dockerfile runs.
+            let file = file.as_ref().filter(|_| spec.gate.is_none());
+            let runs = file.and_then(|file| runs(file, &spec, platform)).unwrap_or_default();
             part(platform, &runs, spec.emulation, workers)
         };
         let parts = spec.platforms.iter().map(part).collect();
-        let BuildSpec { tags, target, build_args, dockerfile, single_platform, mounts, .. } = spec;
+        let BuildSpec { tags, target, build_args, dockerfile, single_platform, mounts, gate, .. } = spec;
         let mut engines = giving.engines().iter();
         let outputs = plan.wanted.asked.iter().map(|asked| match &asked.sink {
             Sink::Load { .. } => {
@@ -146,6 +151,7 @@ impl DryRun {
             target,
             platforms: parts,
             tags: tags.iter().map(ToString::to_string).collect(),
+            gate: gate.map(|gate| gate.to_string()),
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
             registry_logins: mounts.logins.iter().map(ToString::to_string).collect(),
@@ -198,6 +204,7 @@ impl DryRun {
             })
             .collect();
         out.extend(columns(&rows));
+        out.extend(self.gate.iter().map(|gate| format!("would have to pass {}", first_line(gate, 200))));
         let form = if self.single_platform == "manifest" { "  as a plain manifest" } else { "" };
         out.extend(self.tags.iter().map(|tag| format!("would publish {tag}{form}")));
         out.extend(self.outputs.iter().map(|output| match (&output.dest, &output.engine) {

@@ -11,8 +11,8 @@ use farm_types::run_options::{Ulimit, parse_bytes};
 use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
-    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, ImageRef, ImageTag,
-    Invalid, Lfs, Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
+    BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, Gate, ImageRef,
+    ImageTag, Invalid, Lfs, Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
@@ -69,6 +69,7 @@ pub(super) struct Plan {
     pub(super) single_platform: SinglePlatform,
     /// `None`: as the project says.
     pub(super) verify: Option<Verify>,
+    pub(super) gate: Option<Gate>,
     named_contexts: BTreeMap<String, NamedContext>,
     /// `None`: as the project says.
     pub(super) emulation: Option<Emulation>,
@@ -191,6 +192,9 @@ impl Plan {
         let verify = Verify::new(args.verify.as_deref().unwrap_or_default(), args.verify_except.clone())
             .map_err(|e| flag(if e.thing == "verify" { "--verify" } else { "--verify-except" }, e))?;
         let verify = (args.verify.is_some() || !args.verify_except.is_empty()).then_some(verify);
+        let gate = args.gate.as_deref().map(str::parse::<Gate>).transpose().map_err(|e| flag("--gate", e))?;
+        // As with buildx, a question has no use for it.
+        let gate = gate.filter(|_| asked.is_none());
         if let (Some(false), Some(tag), false) =
             (args.push, args.tag.first(), args.load || !args.output.is_empty())
         {
@@ -279,6 +283,7 @@ impl Plan {
             if_unchanged: args.if_unchanged,
             single_platform,
             verify,
+            gate,
             named_contexts,
             emulation,
             timeout_ms,
@@ -342,8 +347,10 @@ impl Plan {
             verify: self.verify.clone().unwrap_or_default(),
             packaging: self.packaging.clone(),
             expected: Vec::new(),
+            gate: self.gate.clone(),
         };
         self.wanted.complete(&mut spec)?;
+        spec.check_gate().map_err(|e| flag("--gate", e))?;
         spec.check_logins()?;
         Ok(spec)
     }

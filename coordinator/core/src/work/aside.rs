@@ -29,6 +29,7 @@ pub(super) fn set_aside(
 ) -> Vec<SetAside> {
     let is_wanted = |offer: &Offer| match wanted {
         Wanted::Platform(platform) => offer.platform == *platform,
+        Wanted::Gates(platform) => offer.platform == **platform,
         Wanted::Programs(platforms) => platforms.contains(&offer.platform),
         Wanted::Any | Wanted::Git | Wanted::Archives => true,
     };

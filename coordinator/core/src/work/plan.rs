@@ -90,6 +90,8 @@ pub struct WaitingJob {
     pub fetches: bool,
     /// What it fetches is an archive, for which a worker has to know of them and needs no git.
     pub archive: bool,
+    /// What it pushes has to pass a gate.
+    pub gated: bool,
 }
 
 /// A worker as the farm knows it.
@@ -121,6 +123,8 @@ pub struct WorkerView {
     pub has_git: bool,
     /// It fetches archives.
     pub takes_archives: bool,
+    /// It runs gates.
+    pub runs_gates: bool,
     /// So many fetches it runs.
     pub fetching: u32,
 }
@@ -446,6 +450,10 @@ fn choose(
     if able.is_empty() && !job.entitlements.is_empty() && able::would_be(job, state, &is_alive) {
         return Err((None, Waiting::Ungranted { wanted, entitlements: job.entitlements.clone() }));
     }
+    let wanted = match job.gated && able.is_empty() && able::would_be_without_gate(job, state, &is_alive) {
+        true => Wanted::Gates(Box::new(job.platform.clone())),
+        false => wanted,
+    };
     let set_aside =
         |wanted: &Wanted, only_native| set_aside(&state.aside, wanted, &job.entitlements, only_native);
     let emulated_refused = emulated_there && !may_emulate;

@@ -25,6 +25,8 @@ pub enum Wanted {
     Git,
     /// One whose machine is trusted and that fetches archives.
     Archives,
+    /// One for this platform that runs gates.
+    Gates(Box<Platform>),
 }
 
 impl fmt::Display for Wanted {
@@ -39,6 +41,7 @@ impl fmt::Display for Wanted {
             Self::Any => Ok(()),
             Self::Git => f.write_str(" with git"),
             Self::Archives => f.write_str(" that fetches archives"),
+            Self::Gates(platform) => write!(f, " for {platform} that runs gates"),
         }
     }
 }
@@ -233,6 +236,9 @@ fn no_worker(wanted: &Wanted, emulated_refused: bool, aside: &[SetAside]) -> Str
             "no trusted worker that fetches archives takes jobs now: they are of before there were such fetches, so update one; `farm \
              workers` shows them"
                 .to_owned()
+        }
+        (_, None) if matches!(wanted, Wanted::Gates(_)) => {
+            format!("no worker{wanted} takes jobs now: they are of before there were gates, so update one; `farm workers` shows them")
         }
         (false, Some(kept)) => format!("no worker{wanted} takes jobs now: {kept}"),
         (false, None) => {

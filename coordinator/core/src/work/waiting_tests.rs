@@ -74,6 +74,11 @@ fn examples() -> Vec<(Waiting, &'static str, &'static str)> {
             "update one, or wait for a trusted one",
         ),
         (
+            nobody(Wanted::Gates(Box::new("linux/arm64".parse().unwrap())), false, vec![]),
+            r#"{"for":"no_worker","wanted":{"gates":"linux/arm64"},"emulated_refused":false}"#,
+            "update one, or submit without `--gate`",
+        ),
+        (
             nobody(Wanted::Any, false, w1(Reason::Drained)),
             r#"{"for":"no_worker","wanted":"any","emulated_refused":false,"aside":[{"name":"w1","reason":"drained"}]}"#,
             "resume one of those that are named",

@@ -113,6 +113,7 @@ impl World {
                     entitlements: Default::default(),
                     fetches: false,
                     archive: false,
+                    gated: false,
                 }
             })
             .collect();
@@ -142,6 +143,7 @@ impl World {
                     grants: Default::default(),
                     has_git: false,
                     takes_archives: false,
+                    runs_gates: true,
                     fetching: 0,
                 }
             })

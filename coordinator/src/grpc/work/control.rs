@@ -312,14 +312,18 @@ impl Connection {
     }
 
     async fn finished(&self, lease: Lease, finished: v1::Finished) -> Result<(), Status> {
+        let is_unpublished = matches!(
+            finished.outcome,
+            Some(v1::finished::Outcome::Failure(_) | v1::finished::Outcome::Stopped(_))
+        );
+        if let (true, Some(pushed)) = (is_unpublished, finished.pushed)
+            && let Ok(leased) = self.shared.store.ending_snapshot(lease).await
+        {
+            self.note_pushed(lease, &leased, pushed).await;
+        }
         let outcome = match finished.outcome {
             Some(v1::finished::Outcome::Result(result)) => self.success(lease, result).await?,
             Some(v1::finished::Outcome::Failure(failure)) => {
-                if let (Some(pushed), Ok(leased)) =
-                    (finished.pushed, self.shared.store.leased_snapshot(lease).await)
-                {
-                    self.note_pushed(lease, &leased, pushed).await;
-                }
                 Outcome::Failed(Failure::try_from(failure).map_err(status::invalid)?)
             }
             Some(v1::finished::Outcome::Stopped(_)) => Outcome::Stopped,
@@ -394,6 +398,15 @@ impl Connection {
                 self.note_pushed(lease, leased, pushed).await;
                 return Ok(Outcome::Failed(*failure));
             }
+        }
+        if let Ok(leased) = &leased
+            && leased.spec.gate.is_some()
+            && !result.gated
+        {
+            let why = "the worker pushed it and did not run its gate; it is of another version than its coordinator: update it";
+            let pushed = v1::Pushed { digest: result.digest, media_type: result.media_type };
+            self.note_pushed(lease, leased, pushed).await;
+            return Ok(Outcome::Failed(Failure::new(Cause::Infrastructure, FailureCode::GateMissing, why)));
         }
         let time = |ms: i64| DateTime::from_timestamp_millis(ms).filter(|_| ms != 0);
         let steps = result

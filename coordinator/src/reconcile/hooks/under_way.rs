@@ -151,6 +151,8 @@ impl<'a> UnderWay<'a> {
                 .as_ref()
                 .map(|verify| verify.exceptions().to_vec())
                 .unwrap_or_default(),
+            // What an event gives no tags is pushed nowhere.
+            gate: wanted.gate.iter().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string).collect(),
             origins: fetched
                 .origin
                 .git()

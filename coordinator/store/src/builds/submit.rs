@@ -34,6 +34,8 @@ const ARCHIVE_SCHEMA: i32 = 58;
 const COPY_SCHEMA: i32 = 65;
 /// That of which coordinators know the form of what is published, and tags that are moved only while they point somewhere.
 const FORM_SCHEMA: i32 = 66;
+/// The schema from which on they know of gates.
+const GATE_SCHEMA: i32 = 67;
 
 /// A build to accept.
 #[derive(Debug, Clone)]
@@ -122,6 +124,10 @@ impl Store {
             room_for_copies(&mut tx, new.project).await?;
             name_nothing(&mut tx, new.project).await?;
         }
+        if new.spec.gate.is_some() {
+            // They would give it to any worker, and publish what has passed none.
+            shut_out(&mut tx, GATE_SCHEMA, "gates").await?;
+        }
         if new.fork.is_some() {
             check_proposed(&new.spec, new.protected)?;
             // They would give it to any worker.
@@ -169,8 +175,8 @@ impl Store {
             let runs = new.runs.get(platform).cloned().unwrap_or_default();
             sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, state, queue_class,
-                                   virtual_time, emulation, ready_at, runs, entitlements, weight, archive, required)
-                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10, $11, $12)",
+                                   virtual_time, emulation, ready_at, runs, entitlements, weight, archive, required, gated)
+                 VALUES ($1, $2, $3, $7, $4, $4, 'ready', $5, farm_now(), $6, farm_now(), $8, $9, $10, $11, $12, $13)",
                 project,
                 JobId::generate().as_uuid(),
                 execution_id,
@@ -188,7 +194,8 @@ impl Store {
                 &entitlements,
                 weight,
                 is_archive,
-                !new.spec.optional.contains(platform)
+                !new.spec.optional.contains(platform),
+                new.spec.gate.is_some()
             )
             .execute(&mut *execution)
             .await?;

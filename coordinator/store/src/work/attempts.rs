@@ -189,15 +189,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Stale`]: the lease has ended, by a word or by its time, or is another's.
     pub async fn leased_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
+        self.snapshot_of(lease, false).await
+    }
+
+    /// The same, also of an attempt that is to stop.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when the attempt has ended; or the database can't be reached.
+    pub async fn ending_snapshot(&self, lease: Lease) -> Result<LeasedSnapshot> {
+        self.snapshot_of(lease, true).await
+    }
+
+    async fn snapshot_of(&self, lease: Lease, is_ending: bool) -> Result<LeasedSnapshot> {
         let row = sqlx::query!(
             r#"SELECT a.project_id, a.staged, j.platform, e.tree_id, e.spec, e.fork IS NOT NULL AS "proposed!" FROM attempts a
              JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
              JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
-             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND a.stop_reason = ''
+             WHERE a.id = $1 AND a.lease_token = $2 AND a.state IN ('offered', 'running') AND (a.stop_reason = '' OR $4)
                AND a.lease_expires_at > farm_now() AND farm_is_holder(a.worker_id, $3)"#,
             lease.attempt.as_uuid(),
             lease.token.as_uuid(),
-            lease.holder()
+            lease.holder(),
+            is_ending
         )
         .fetch_optional(&self.pool)
         .await?

@@ -6,8 +6,8 @@ use farm_core::life;
 use farm_core::machines::engine::{EngineVersion, Unfit};
 use farm_types::state::WorkerState;
 use farm_types::{
-    AttemptId, BuildSpec, EngineId, FEATURE_ARCHIVES, FEATURE_GIT, FEATURE_MOUNTS, JobId, LeaseToken,
-    Platform, ProjectId, RunMode, Runs, ShortId, TrustClass, WorkerId,
+    AttemptId, BuildSpec, EngineId, FEATURE_ARCHIVES, FEATURE_GATES, FEATURE_GIT, FEATURE_MOUNTS, JobId,
+    LeaseToken, Platform, ProjectId, RunMode, Runs, ShortId, TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Stale`] when the job isn't ready, the worker takes no jobs, or none that push, or may not grant what it asks
-    /// for, or has no means for a fetch, or is trusted and a fork proposes the job, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
+    /// for, or has no means for a fetch, or runs no gates, or is trusted and a fork proposes the job, or isn't trusted and has an engine that is too old for that, or its project may not ask for that any more, no slot is
     /// free any more, the repository that it would be pushed to is being cleaned, or another coordinator leads;
     /// [`StoreError::Older`] when it would go to the staging registry and older coordinators run.
     pub async fn lease(&self, epoch: Epoch, assignment: Assignment, lease: Duration) -> Result<AttemptId> {
@@ -106,7 +106,7 @@ impl Store {
         let row = sqlx::query!(
             "UPDATE jobs SET state = $3, attempt_count = attempt_count + 1, waiting = ''
              WHERE project_id = $1 AND id = $2 AND state = ANY($4)
-             RETURNING weight, kind, archive, unit_key, entitlements,
+             RETURNING weight, kind, archive, gated, unit_key, entitlements,
                 (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE project_id = $1 AND job_id = $2) AS number",
             project,
             assignment.job.as_uuid(),
@@ -124,7 +124,8 @@ impl Store {
                     AND EXISTS (SELECT FROM projects p WHERE p.id = $7 AND p.entitlements @> $6))
                AND (NOT $4 OR $8 = ANY(w.features))
                AND (NOT $11 OR farm_worker_trust(w) = $5 AND $12 = ANY(w.features))
-               AND (NOT $13 OR farm_worker_trust(w) <> $5) FOR SHARE OF w"#,
+               AND (NOT $13 OR farm_worker_trust(w) <> $5)
+               AND (NOT $14 OR $15 = ANY(w.features)) FOR SHARE OF w"#,
             assignment.worker.as_uuid(),
             assignment.engine.as_uuid(),
             &WorkerState::LEASABLE.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -137,7 +138,9 @@ impl Store {
             work.protected,
             row.kind == FETCH,
             if row.archive { FEATURE_ARCHIVES } else { FEATURE_GIT },
-            work.proposed
+            work.proposed,
+            row.gated,
+            FEATURE_GATES
         )
         .fetch_optional(&mut *execution)
         .await?

@@ -9,8 +9,8 @@ use farm_core::work::plan::{Share, Slots, State, WaitingJob, WorkerView};
 use farm_core::work::waiting::{Reason, Waiting};
 use farm_types::state::WorkerState;
 use farm_types::{
-    EngineId, Entitlement, Entitlements, FEATURE_ARCHIVES, FEATURE_GIT, FEATURE_MOUNTS, FEATURE_UNNEEDED,
-    JobId, ProjectId, TrustClass, WorkerId,
+    EngineId, Entitlement, Entitlements, FEATURE_ARCHIVES, FEATURE_GATES, FEATURE_GIT, FEATURE_MOUNTS,
+    FEATURE_UNNEEDED, JobId, ProjectId, TrustClass, WorkerId,
 };
 use uuid::Uuid;
 
@@ -49,7 +49,7 @@ impl Store {
                          AND (j.queue_class, j.project_id) > (queues.queue_class, queues.project_id)
                          ORDER BY j.queue_class, j.project_id LIMIT 1) AS next)
                SELECT head.id AS "id!", head.project_id AS "project_id!", head.platform AS "platform!",
-                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!", head.kind AS "kind!", head.archive AS "archive!",
+                      head.emulation AS "emulation!", head.weight AS "weight!", head.runs AS "runs!", head.kind AS "kind!", head.archive AS "archive!", head.gated AS "gated!",
                       head.entitlements AS "entitlements!",
                       head.virtual_time AS "virtual_time!", head.ready_at AS "ready_at!",
                       head.not_before AS "not_before!", head.excluded_workers AS "excluded_workers!",
@@ -107,6 +107,7 @@ impl Store {
                     entitlements: row.entitlements.iter().map(|one| state(one)).collect::<Result<_>>()?,
                     fetches: row.kind == FETCH,
                     archive: row.archive,
+                    gated: row.gated,
                 })
             };
             match read() {
@@ -146,6 +147,7 @@ impl Store {
                 grants: grants(&record.features, record.trust),
                 has_git: record.features.iter().any(|feature| feature == FEATURE_GIT),
                 takes_archives: record.features.iter().any(|feature| feature == FEATURE_ARCHIVES),
+                runs_gates: record.features.iter().any(|feature| feature == FEATURE_GATES),
                 fetching: fetching.get(&record.id).copied().unwrap_or_default(),
             })
             .collect();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
 use farm_types::spec::Verify;
-use farm_types::{Invalid, MountId, Platform, SecretName};
+use farm_types::{Gate, Invalid, MountId, Platform, SecretName};
 
 use super::on;
 use super::part::{Fields, Part};
-use super::yaml::Key;
+use super::yaml::{Is, Key};
 use crate::file::{Image, On, Paths, Places, TagRule};
 use crate::problem::{Position, Problem};
 use crate::template::Template;
@@ -33,11 +33,8 @@ const KEYS: [&str; 19] = [
     "concurrency",
     "needs",
     "optional",
-    // Known, and refused for now.
     "gate",
 ];
-/// What there will be.
-const NOT_YET: [&str; 1] = ["gate"];
 
 /// What all images share, looked through once.
 pub(super) fn defaults<'a>(part: &Part<'a>, problems: &mut Vec<Problem>) -> Option<Fields<'a>> {
@@ -152,11 +149,6 @@ impl<'a> Source<'a, '_> {
 
 /// All parts but `on` and `needs`.
 fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut Vec<Problem>) -> Image {
-    for key in NOT_YET {
-        if let Some(part) = source.get(key) {
-            part.wrong(problems, format!("not yet: farm knows {key} and can't do it so far; leave it out"));
-        }
-    }
     let context =
         source.get("context").and_then(|part| path(&part, problems)).unwrap_or_else(|| ".".to_owned());
     let dockerfile = source.get("dockerfile").and_then(|part| {
@@ -227,6 +219,7 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
         emulation: source.get("emulation").and_then(|part| part.parse(problems)),
         lfs: source.get("lfs").and_then(|part| part.parse(problems)).unwrap_or_default(),
         verify: verify(source, problems),
+        gate: source.get("gate").and_then(|part| gate(&part, problems)),
         supersede,
         needs: Vec::new(),
     }
@@ -247,6 +240,24 @@ fn verify(source: &Source<'_, '_>, problems: &mut Vec<Problem>) -> Option<Verify
         part.take(Verify::new(word, except.clone()), problems)
     });
     said.or_else(|| if except.is_empty() { None } else { Verify::new("", except).ok() })
+}
+
+/// What the image has to pass: a command, or a list of a program and its arguments.
+fn gate(part: &Part<'_>, problems: &mut Vec<Problem>) -> Option<Gate> {
+    match part.node.is {
+        Is::Text { .. } => part.parse(problems),
+        Is::List(_) => {
+            let mut words = Vec::new();
+            for word in part.list("/app", problems)? {
+                words.push(word.text(problems)?.to_owned());
+            }
+            part.take(Gate::Exec(words).to_string().parse(), problems)
+        }
+        Is::Map(_) => {
+            part.wrong(problems, "write a command here, or a list of a program and its arguments");
+            None
+        }
+    }
 }
 
 /// A path of the repository, without `.` in it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use farm_types::spec::Verify;
-use farm_types::{Emulation, ImageTag, Lfs, MountId, Platform, SecretName};
+use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, SecretName};
 
 use crate::event::{Event, EventKind};
 use crate::file::{Image, Places, Rules};
@@ -107,6 +107,8 @@ pub struct Wanted {
     pub lfs: Lfs,
     /// `--verify`, `--verify-except`; `None`: what a build without them has.
     pub verify: Option<Verify>,
+    /// `--gate`: of no effect where there are no tags.
+    pub gate: Option<Gate>,
     /// It ends older builds of this image and ref that haven't ended.
     pub supersedes: bool,
     /// The images of this plan that are to be built before; if one of them fails it isn't built.
@@ -183,6 +185,7 @@ fn wanted(image: &Image, needs: Vec<String>, event: &Event, facts: &Facts) -> Wa
         emulation: image.emulation,
         lfs: image.lfs,
         verify: image.verify.clone(),
+        gate: image.gate.clone(),
         supersedes: image.supersede.unwrap_or(by_default),
         needs,
         because_of: None,

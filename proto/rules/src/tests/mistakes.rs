@@ -62,7 +62,7 @@ images:
   b: {on: {push: [main], tag: {tag: v1}, schedule: , pull_request: {branches: []}}}",
         r#"2:12: defaults "needs": unknown key; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, optional, gate
 2:36: defaults.platforms "linux/arm46": unknown architecture "arm46"; did you mean arm64?
-2:56: defaults.gate "{…}": not yet: farm knows gate and can't do it so far; leave it out
+2:56: defaults.gate "{…}": write a command here, or a list of a program and its arguments
 4:11: images.a.on "push": write a list, like [push]
 5:18: images.b.on.push "[…]": write the branches under branches, like {branches: [main]}
 5:32: images.b.on.tag "tag": unknown key; did you mean tags?
@@ -108,7 +108,7 @@ images:
     secrets: [a b]
     paths: ["../x", "a["]
     needs: [web, a]
-    gate: true
+    gate: ["", x]
     optional: [linux/arm64]"#,
         r#"5:17: images.a.dockerfile "../Dockerfile": it leads out of the repository; write a path in it, without ..
 6:14: images.a.context "https://example.com/x.git": only this repository's own files are taken; write a path in it
@@ -133,7 +133,7 @@ images:
 16:13: images.a.paths "../x": no file of the repository fits it; write a pattern like src/** or !**/*.md
 16:21: images.a.paths "a[": a class needs its ]; write \[ for the bracket itself
 17:13: images.a.needs "web": no image of this file is called so; there are a
-18:11: images.a.gate "true": not yet: farm knows gate and can't do it so far; leave it out
+18:11: images.a.gate "[…]": the program has no name; write it like ["/app", "--self-test"]
 19:16: images.a.optional "linux/arm64": it isn't one of the image's platforms; name it in platforms as well, or leave it out here"#,
     ),
     (

@@ -220,3 +220,27 @@ fn what_the_project_does_not_allow_is_told_with_its_place_and_is_not_dropped() {
     // What isn't built asks for nothing.
     assert_eq!(file.plan(&tag("v1"), &facts(&[])).refused(&Allowed::default()), None);
 }
+
+#[test]
+fn a_gate_is_a_command_or_a_list_and_an_image_has_its_own_in_the_place_of_the_defaults() {
+    let file = rules(
+        r#"
+version: 1
+defaults: {on: [push], gate: "python -c 'import app'"}
+images:
+  shared: {}
+  own: {gate: [/app, --self-test, 7, "a \"b\""]}
+  shell: {gate: true}
+  array: {gate: '["/app"]'}
+"#,
+    );
+    let plan = file.plan(&push("main"), &facts(&[]));
+    let gates: Vec<String> =
+        plan.builds().map(|(_, wanted)| wanted.gate.as_ref().unwrap().to_string()).collect();
+    assert_eq!(
+        gates,
+        ["python -c 'import app'", r#"["/app","--self-test","7","a \"b\""]"#, "true", r#"["/app"]"#]
+    );
+    let without = rules("version: 1\nimages: {a: {on: [push]}}").plan(&push("main"), &facts(&[]));
+    assert!(without.builds().all(|(_, wanted)| wanted.gate.is_none()));
+}

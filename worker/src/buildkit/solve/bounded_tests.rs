@@ -39,6 +39,7 @@ fn bounds(registry: &Arc<Registry>, or_public: bool) -> Bounds {
         readers: [].into(),
         images,
         public: Arc::default(),
+        pushed: None,
     }
 }
 

@@ -15,7 +15,7 @@ use farm_types::{ImageRef, RegistryHost};
 use crate::buildkit::public::{At, Readable};
 use crate::buildkit::types::Bounds;
 
-/// The policy for these bounds, with what everybody may read; `None`: no registry has any.
+/// The policy for these bounds, with what everybody may read and what the attempt has pushed; `None`: no registry has any.
 pub(super) fn of(bounds: &Bounds, public: &[Readable]) -> Option<Policy> {
     let closed = bounds.within.keys().map(|host| {
         let all = format!("(?i)^[a-z+.-]*image[a-z+.-]*://({})(:[0-9]+)?/", names(host.name()));
@@ -27,10 +27,11 @@ pub(super) fn of(bounds: &Bounds, public: &[Readable]) -> Option<Policy> {
         let paths = pull.iter().filter_map(|all| all.strip_prefix(host.as_str()));
         paths.map(|path| below(host, &format!("{}([/:@]|$)", literal(path))))
     });
-    let public = public.iter().filter_map(|readable| {
+    let pushed = bounds.pushed.iter().map(Readable::one);
+    let public = public.iter().cloned().chain(pushed).filter_map(|readable| {
         let host = readable.repository().host();
         let name = literal(&format!("/{}", readable.repository().name()));
-        let rest = match readable {
+        let rest = match &readable {
             Readable::All(_) => is_alone(bounds, host).then(|| "([:@]|$)".to_owned())?,
             Readable::One { at: At::Tag(tag), .. } => format!("{}$", literal(&format!(":{tag}"))),
             Readable::One { at: At::Digest(digest), .. } => {

@@ -27,6 +27,7 @@ fn bounds(within: &[(&str, &[&str])], open: &[(&str, &[&str])]) -> Bounds {
         readers: [].into(),
         images: Arc::new(Nobody),
         public: Arc::default(),
+        pushed: None,
     }
 }
 
@@ -101,4 +102,18 @@ fn a_registry_where_nothing_may_be_taken_has_only_its_denial_and_docker_hub_all_
     let some = rules(&bounds(&[("docker.io", &["docker.io/acme"])], &[]), &["alpine"]);
     assert_eq!(some[1].1, format!(r"^docker-image://(?i:{names})\/acme([/:@]|$)"));
     assert_eq!(some[2].1, format!(r"^docker-image://(?i:{names})\/library\/alpine([:@]|$)"));
+}
+
+#[test]
+fn what_the_attempt_has_pushed_is_taken_by_its_digest_and_nothing_else_of_it() {
+    let digest = farm_types::Digest::of(b"pushed");
+    let pushed = Some(image(&format!("b.example:5000/web/app@{digest}")));
+    let bounds = Bounds { pushed, ..bounds(&[("b.example", &[])], &[]) };
+    let hex = digest.hex();
+    assert_eq!(
+        rules(&bounds, &[]).last().unwrap().1,
+        format!(r"^docker-image://(?i:b\.example\:5000)\/web\/app(:[^/:@]+)?\@sha256\:{hex}$")
+    );
+    // Where nothing is closed it needs no leave.
+    assert_eq!(of(&Bounds { within: [].into(), ..bounds }, &[]), None);
 }

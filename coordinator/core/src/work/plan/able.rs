@@ -47,6 +47,7 @@ pub(super) fn able<'a>(
         }
     });
     let workers = workers.filter(|worker| worker.takes_mounts || !job.mounts);
+    let workers = workers.filter(|worker| worker.runs_gates || !job.gated);
     let workers = workers.filter(|worker| grants(worker, &job.entitlements));
     workers.filter_map(|worker| one(job, worker, state, is_alive)).collect()
 }
@@ -55,6 +56,15 @@ pub(super) fn able<'a>(
 pub(super) fn would_be(job: &WaitingJob, state: &State, is_alive: &impl Fn(&WorkerView) -> bool) -> bool {
     let plain = WaitingJob { entitlements: Entitlements::new(), ..job.clone() };
     !able(&plain, state, is_alive).is_empty()
+}
+
+/// Whether somebody could build the job if it had no gate.
+pub(super) fn would_be_without_gate(
+    job: &WaitingJob,
+    state: &State,
+    is_alive: &impl Fn(&WorkerView) -> bool,
+) -> bool {
+    !able(&WaitingJob { gated: false, ..job.clone() }, state, is_alive).is_empty()
 }
 
 fn grants(worker: &WorkerView, asked: &Entitlements) -> bool {

@@ -41,6 +41,7 @@ fn worker(state: &mut State, offers: &[(&str, RunMode)], slots: u32) -> WorkerId
         grants: Entitlements::new(),
         has_git: false,
         takes_archives: false,
+        runs_gates: true,
         fetching: 0,
     });
     id
@@ -68,6 +69,7 @@ fn job(state: &mut State, platform: &str, emulation: &str) -> JobId {
         entitlements: Entitlements::new(),
         fetches: false,
         archive: false,
+        gated: false,
     });
     job
 }
@@ -519,4 +521,22 @@ fn secrets_go_to_trusted_machines_whose_worker_serves_them() {
     assert_eq!(assigned(&state, 1), []);
     let fit = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
     assert_eq!(assigned(&state, 1), [(mounts, fit, RunMode::Native)]);
+}
+
+#[test]
+fn a_job_with_a_gate_waits_for_a_worker_that_runs_gates() {
+    let mut state = State::default();
+    worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    state.workers[0].runs_gates = false;
+    let gated = job(&mut state, "linux/amd64", "fallback");
+    state.waiting[0].gated = true;
+    assert_eq!(assigned(&state, 1), []);
+    let [Decision::Hold { why, .. }] = &plan(&state, Limits::default(), at(1))[..] else { panic!() };
+    assert!(why.words().contains("before there were gates"), "{}", why.words());
+    // Where there is none at all, that is what is said.
+    state.workers.clear();
+    let [Decision::Hold { why, .. }] = &plan(&state, Limits::default(), at(1))[..] else { panic!() };
+    assert!(!why.words().contains("gates"), "{}", why.words());
+    let fit = worker(&mut state, &[("linux/amd64", RunMode::Native)], 1);
+    assert_eq!(assigned(&state, 1), [(gated, fit, RunMode::Native)]);
 }

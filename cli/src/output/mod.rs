@@ -23,6 +23,7 @@ pub mod progress;
 pub mod rules;
 pub mod secrets;
 pub mod summary;
+pub mod tags;
 pub mod text;
 pub mod trusts;
 

@@ -24,6 +24,8 @@ pub enum Action {
     ReadBuilds,
     /// See what a registry holds, with the farm's credentials.
     ReadImages,
+    /// Remove tags and images from registries.
+    RemoveImages,
     /// Submit builds, bring their sources, retry them.
     Submit,
     /// End builds.
@@ -111,7 +113,9 @@ impl Action {
             }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
             Self::Approve => Needs::Role(Role::Publisher),
-            Self::ManageMembers
+            // Of a tag that is moved the image stays, and it can be moved back: of one that is removed nothing does.
+            Self::RemoveImages
+            | Self::ManageMembers
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
@@ -140,6 +144,7 @@ impl Action {
             Self::ManageTokens => "manage one's own tokens",
             Self::ReadBuilds => "see builds",
             Self::ReadImages => "look at images",
+            Self::RemoveImages => "remove images from registries",
             Self::Submit => "submit builds",
             Self::Cancel => "cancel builds",
             Self::ReadMembers => "see who is in the project and what it is allowed",
@@ -196,6 +201,8 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.OutputService/ReleaseOutputs", Action::Submit),
     ("/farm.v1.ImageService/GetTagHistory", Action::ReadImages),
     ("/farm.v1.ImageService/InspectImage", Action::ReadImages),
+    ("/farm.v1.ImageService/ListTags", Action::ReadImages),
+    ("/farm.v1.ImageService/RemoveImages", Action::RemoveImages),
     ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
     ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),
     ("/farm.v1.FarmService/DrainWorkers", Action::ManageWorkers),

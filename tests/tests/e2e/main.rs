@@ -73,6 +73,7 @@ mod pushing;
 mod reaching;
 mod references;
 mod registries;
+mod registry_verbs;
 mod results;
 mod retrying;
 mod schemas;

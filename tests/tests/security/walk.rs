@@ -74,6 +74,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.OutputService/FetchOutput",
             "farm.v1.ImageService/GetTagHistory",
             "farm.v1.ImageService/InspectImage",
+            "farm.v1.ImageService/ListTags",
             "farm.v1.ProjectService/ListMembers",
             "farm.v1.ProjectService/GetAccess",
             "farm.v1.ProjectService/GetProjectSettings",
@@ -106,6 +107,7 @@ const DOORS: &[(Door, &[&str])] = &[
         Door::ProjectAdmin,
         &[
             "farm.v1.AuditService/ListAudit",
+            "farm.v1.ImageService/RemoveImages",
             "farm.v1.PeopleService/CreateServiceToken",
             "farm.v1.ProjectService/SetMember",
             "farm.v1.ProjectService/ProtectTags",

@@ -90,6 +90,10 @@ pub enum Verb {
     Rollback(verbs::history::RollbackArgs),
     /// Remove tags, and images by their digests, from a registry
     Rm(verbs::rm::Args),
+    /// Show what takes room: build caches, the farm's store, registries
+    Du(verbs::du::Args),
+    /// Make room: have engines drop what they keep of former builds
+    Prune(verbs::prune::Args),
     /// Run an image on a worker of its platform
     Run(verbs::run::Args),
     /// Run every platform of an image and compare
@@ -155,6 +159,8 @@ impl Command {
             Verb::Promote(args) => Box::pin(verbs::copy::promote(args, &setup()?)).await,
             Verb::Ls(args) => Box::pin(verbs::ls::run(args, &setup()?)).await,
             Verb::Rm(args) => Box::pin(verbs::rm::run(args, &setup()?)).await,
+            Verb::Du(args) => Box::pin(verbs::du::run(args, &setup()?)).await,
+            Verb::Prune(args) => Box::pin(verbs::prune::run(args, &setup()?)).await,
             Verb::History(args) => Box::pin(verbs::history::history(args, &setup()?)).await,
             Verb::Rollback(args) => Box::pin(verbs::history::rollback(args, &setup()?)).await,
             Verb::Mirror(args) => Box::pin(verbs::mirror::run(args, &setup()?)).await,

@@ -26,6 +26,7 @@ pub mod summary;
 pub mod tags;
 pub mod text;
 pub mod trusts;
+pub mod usage;
 
 /// What `--progress` can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

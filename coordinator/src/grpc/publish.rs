@@ -121,6 +121,15 @@ impl ImageService for Images {
         tags::list(&self.shared, &member, request.get_ref()).await.map(Response::new)
     }
 
+    async fn get_repository_usage(
+        &self,
+        request: Request<v1::GetRepositoryUsageRequest>,
+    ) -> Result<Response<v1::GetRepositoryUsageResponse>, Status> {
+        let member = people::member(&request)?;
+        let usage = tags::usage(&self.shared, &member, &request.get_ref().repository).await?;
+        Ok(Response::new(usage))
+    }
+
     async fn remove_images(
         &self,
         request: Request<v1::RemoveImagesRequest>,

@@ -72,7 +72,7 @@ pub(super) async fn list(
     let listed = by.all_tags(&repository, MOST_TAGS).await.map_err(status::registry)?;
     let mut names = listed.ok_or_else(|| too_many(&repository))?;
     if names.is_empty() {
-        return Err(Status::not_found(format!("there is no {repository}, or it has no tags")));
+        return Err(none(&repository));
     }
     names.retain(|tag| pattern.as_ref().is_none_or(|pattern| pattern.covers(tag)));
     let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
@@ -102,6 +102,31 @@ pub(super) async fn list(
         })
     });
     Ok(v1::ListTagsResponse { repository: repository.to_string(), tags: tags.collect(), count })
+}
+
+/// What a repository's tags take.
+pub(super) async fn usage(
+    shared: &Shared,
+    member: &Member,
+    repository: &str,
+) -> Result<v1::GetRepositoryUsageResponse, Status> {
+    let repository: Repository = repository.parse().map_err(status::invalid)?;
+    let by = to_read(shared, member, &repository).await?;
+    let usage = by.usage(&repository).await.map_err(status::registry)?;
+    let usage = usage.ok_or_else(|| none(&repository))?;
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(v1::GetRepositoryUsageResponse {
+        repository: repository.to_string(),
+        bytes: usage.bytes,
+        tags: number(usage.tags),
+        manifests: number(usage.manifests),
+        is_more: usage.is_more,
+    })
+}
+
+/// That there is nothing.
+fn none(repository: &Repository) -> Status {
+    Status::not_found(format!("there is no {repository}, or it has no tags"))
 }
 
 /// What these tags point to: as the farm knows it, or else as the registry says; or why it can't be told.

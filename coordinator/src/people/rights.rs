@@ -64,7 +64,7 @@ pub enum Action {
     ManageProjects,
     /// Give persons tokens, say who they are at the issuer, and make them admins of the farm.
     ManagePersons,
-    /// Drain, resume and remove workers.
+    /// Drain, resume and remove workers, and have their caches pruned.
     ManageWorkers,
     /// Bring workers into the farm, and throw them out.
     InviteWorkers,
@@ -166,7 +166,7 @@ impl Action {
                 "manage projects, what they may take of the farm and where they may push to"
             }
             Self::ManagePersons => "manage persons",
-            Self::ManageWorkers => "drain, resume or remove workers",
+            Self::ManageWorkers => "drain, resume or remove workers, or prune their caches",
             Self::InviteWorkers => "invite or revoke workers",
             Self::Join => "join with a token",
             Self::Renew => "renew a worker's certificate",
@@ -203,11 +203,14 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ImageService/InspectImage", Action::ReadImages),
     ("/farm.v1.ImageService/ListTags", Action::ReadImages),
     ("/farm.v1.ImageService/RemoveImages", Action::RemoveImages),
+    ("/farm.v1.ImageService/GetRepositoryUsage", Action::ReadImages),
     ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
     ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),
     ("/farm.v1.FarmService/DrainWorkers", Action::ManageWorkers),
     ("/farm.v1.FarmService/ResumeWorkers", Action::ManageWorkers),
     ("/farm.v1.FarmService/RemoveWorkers", Action::ManageWorkers),
+    ("/farm.v1.FarmService/MeasureCaches", Action::ReadFarm),
+    ("/farm.v1.FarmService/PruneCaches", Action::ManageWorkers),
     ("/farm.v1.PeopleService/WhoAmI", Action::KnowOneself),
     ("/farm.v1.PeopleService/CreateToken", Action::ManageTokens),
     ("/farm.v1.PeopleService/ListTokens", Action::ManageTokens),
@@ -226,6 +229,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/SetProjectDefaults", Action::ManageMembers),
     ("/farm.v1.ProjectService/GetAccess", Action::ReadMembers),
     ("/farm.v1.ProjectService/GetProjectSettings", Action::ReadMembers),
+    ("/farm.v1.ProjectService/GetUsage", Action::ReadBuilds),
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),

@@ -21,6 +21,7 @@ pub mod tags;
 mod tokens;
 pub mod tree;
 mod untag;
+pub mod usage;
 mod verify;
 
 use std::collections::{BTreeMap, HashMap};

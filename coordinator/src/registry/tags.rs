@@ -83,14 +83,23 @@ impl By<'_> {
         repository: &Repository,
         most: usize,
     ) -> Result<Option<Vec<String>>, RegistryError> {
-        self.in_time(repository, self.pages(repository, most)).await
+        let all = self.some_tags(repository, most.saturating_add(1)).await?;
+        Ok((all.len() <= most).then_some(all))
     }
 
-    async fn pages(
+    /// As many tags as there are, or at least `enough`.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached.
+    pub(super) async fn some_tags(
         &self,
         repository: &Repository,
-        most: usize,
-    ) -> Result<Option<Vec<String>>, RegistryError> {
+        enough: usize,
+    ) -> Result<Vec<String>, RegistryError> {
+        self.in_time(repository, self.pages(repository, enough)).await
+    }
+
+    async fn pages(&self, repository: &Repository, enough: usize) -> Result<Vec<String>, RegistryError> {
         const PAGE: &str = "1000";
         let (mut all, mut known) = (Vec::<String>::new(), HashSet::<String>::new());
         let first = || vec![("n".to_owned(), PAGE.to_owned())];
@@ -100,11 +109,8 @@ impl By<'_> {
             // A registry that knows no pages gives all at once, and the same again.
             let before = all.len();
             all.extend(page.into_iter().filter(|tag| known.insert(tag.clone())));
-            if all.len() == before {
-                return Ok(Some(all));
-            }
-            if all.len() > most {
-                return Ok(None);
+            if all.len() == before || all.len() >= enough {
+                return Ok(all);
             }
             // One that says nothing of the next page may have one all the same.
             query = next.unwrap_or_else(|| {
@@ -230,7 +236,7 @@ impl By<'_> {
     }
 
     /// What takes several requests ends in time.
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         repository: &Repository,
         asked: impl Future<Output = Result<T, RegistryError>>,

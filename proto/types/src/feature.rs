@@ -28,3 +28,6 @@ pub const FEATURE_FENCED: &str = "fenced-engine";
 
 /// It asks for a build's secrets and ssh keys, and gives them to its engine.
 pub const FEATURE_MOUNTS: &str = "mounts";
+
+/// It has its engine say what it keeps of former builds, and drop some of it.
+pub const FEATURE_CACHES: &str = "caches";

@@ -76,6 +76,7 @@ mod registries;
 mod registry_verbs;
 mod results;
 mod retrying;
+mod room;
 mod schemas;
 mod secrets;
 mod several_coordinators;

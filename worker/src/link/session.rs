@@ -12,7 +12,7 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS,
+    AttemptId, FEATURE_ARCHIVES, FEATURE_CACHES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS,
     FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
@@ -183,6 +183,12 @@ impl<'a> Session<'a> {
                     let _ = self.tell(Request::Probed(probed));
                 }
             }
+            Some(Response::CacheAsked(asked)) => {
+                if let Some(told) = attempts.cache(asked) {
+                    // One that gets lost is asked for again.
+                    let _ = self.tell(Request::CacheTold(told));
+                }
+            }
             Some(Response::Welcome(_)) => tracing::warn!("a second Welcome; ignored"),
             // A newer coordinator may say more than we know.
             None => {}
@@ -255,8 +261,15 @@ fn describe(status: &Status) -> String {
 }
 
 /// What every worker of this version does.
-const FEATURES: [&str; 6] =
-    [FEATURE_PROGRESS, FEATURE_PROBES, FEATURE_UNNEEDED, FEATURE_TOKENS, FEATURE_MOUNTS, FEATURE_ARCHIVES];
+const FEATURES: [&str; 7] = [
+    FEATURE_PROGRESS,
+    FEATURE_PROBES,
+    FEATURE_UNNEEDED,
+    FEATURE_TOKENS,
+    FEATURE_MOUNTS,
+    FEATURE_ARCHIVES,
+    FEATURE_CACHES,
+];
 
 /// Who we are, for a new stream.
 fn hello(control: &Control, identity: &Identity, dial: u64) -> v1::Hello {

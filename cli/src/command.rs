@@ -92,7 +92,7 @@ pub enum Verb {
     Rm(verbs::rm::Args),
     /// Show what takes room: build caches, the farm's store, registries
     Du(verbs::du::Args),
-    /// Make room: have engines drop what they keep of former builds
+    /// Make room: drop engines' caches, or tags of a repository that no rule keeps
     Prune(verbs::prune::Args),
     /// Run an image on a worker of its platform
     Run(verbs::run::Args),

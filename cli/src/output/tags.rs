@@ -150,6 +150,7 @@ pub fn removed(all: &[Removed], is_dry: bool) -> Vec<String> {
 #[derive(Debug, Serialize)]
 pub struct RemovedJson<'a> {
     dry_run: bool,
+    freed_bytes: Option<u64>,
     repositories: Vec<OfRepositoryJson<'a>>,
 }
 
@@ -170,8 +171,8 @@ struct ImageJson<'a> {
 }
 
 impl<'a> RemovedJson<'a> {
-    /// Of all repositories.
-    pub fn new(all: &'a [Removed], dry_run: bool) -> Self {
+    /// Of all repositories; with what is freed by that, if it is known.
+    pub fn new(all: &'a [Removed], dry_run: bool, freed_bytes: Option<u64>) -> Self {
         let image = |image: &'a RemovedImage| ImageJson {
             digest: &image.digest,
             tags: &image.tags,
@@ -184,7 +185,7 @@ impl<'a> RemovedJson<'a> {
             left: one.left,
             trouble: known(&one.trouble),
         });
-        Self { dry_run, repositories: repositories.collect() }
+        Self { dry_run, freed_bytes, repositories: repositories.collect() }
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     }
     let mut out = Out::stdout();
     if args.json && !(all.is_empty() && failed.is_some()) {
-        out.line(&json::text(&RemovedJson::new(&all, args.dry_run)));
+        out.line(&json::text(&RemovedJson::new(&all, args.dry_run, None)));
     } else {
         out.lines(removed(&all, args.dry_run));
     }

@@ -126,7 +126,7 @@ impl ImageService for Images {
         request: Request<v1::GetRepositoryUsageRequest>,
     ) -> Result<Response<v1::GetRepositoryUsageResponse>, Status> {
         let member = people::member(&request)?;
-        let usage = tags::usage(&self.shared, &member, &request.get_ref().repository).await?;
+        let usage = tags::usage(&self.shared, &member, request.get_ref()).await?;
         Ok(Response::new(usage))
     }
 

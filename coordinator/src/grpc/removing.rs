@@ -61,7 +61,11 @@ pub(super) async fn remove(
     let shared = Arc::clone(shared);
     // What is begun is brought to its end, and noted, also when nobody waits for it any more.
     let done = tokio::spawn(
-        async move { removed(&shared, &member, &at, &wanted, request.dry_run).await }.in_current_span(),
+        async move {
+            let (is_dry, only_idle) = (request.dry_run, request.only_idle);
+            removed(&shared, &member, &at, &wanted, (is_dry, only_idle)).await
+        }
+        .in_current_span(),
     );
     done.await.map_err(|error| {
         tracing::error!(%error, "a removal has panicked");
@@ -74,7 +78,7 @@ async fn removed(
     member: &Member,
     at: &Repository,
     wanted: &Wanted,
-    is_dry: bool,
+    (is_dry, only_idle): (bool, bool),
 ) -> Result<v1::RemoveImagesResponse, Status> {
     let allowed = shared.accesses.of(member.project).await.map_err(status::store)?;
     let by = shared.registries.to_publish(&allowed, at).map_err(status::registry)?;
@@ -89,6 +93,12 @@ async fn removed(
             "{at} is being cleaned, or something else is removed there at the moment; try again in a minute"
         )));
     };
+    if only_idle && removing.in_use != InUse::default() {
+        shared.store.end_removal(at, &removing).await.map_err(status::store)?;
+        return Err(Status::failed_precondition(format!(
+            "a build is under way that publishes to {at}, which is left alone; try again when that has ended (farm builds)"
+        )));
+    }
     let mut work = Work {
         shared,
         member,

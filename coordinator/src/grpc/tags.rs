@@ -108,11 +108,15 @@ pub(super) async fn list(
 pub(super) async fn usage(
     shared: &Shared,
     member: &Member,
-    repository: &str,
+    request: &v1::GetRepositoryUsageRequest,
 ) -> Result<v1::GetRepositoryUsageResponse, Status> {
-    let repository: Repository = repository.parse().map_err(status::invalid)?;
+    let repository: Repository = request.repository.parse().map_err(status::invalid)?;
+    if u32::try_from(request.without.len()).is_ok_and(|count| count > MOST_DESCRIBED) {
+        return Err(Status::invalid_argument(format!("name at most {MOST_DESCRIBED} tags that aren't to count")));
+    }
+    let without = request.without.iter().map(String::as_str).collect();
     let by = to_read(shared, member, &repository).await?;
-    let usage = by.usage(&repository).await.map_err(status::registry)?;
+    let usage = by.usage(&repository, &without).await.map_err(status::registry)?;
     let usage = usage.ok_or_else(|| none(&repository))?;
     let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
     Ok(v1::GetRepositoryUsageResponse {

@@ -31,17 +31,22 @@ pub struct Usage {
 }
 
 impl By<'_> {
-    /// Sums up what a repository's tags take; `None`: it has none.
+    /// Sums up what a repository's tags take, but for some of them; `None`: it has none.
     ///
     /// # Errors
     /// The registry refuses, can't be reached, or takes too long.
-    pub async fn usage(&self, repository: &Repository) -> Result<Option<Usage>, RegistryError> {
+    pub async fn usage(
+        &self,
+        repository: &Repository,
+        without: &BTreeSet<&str>,
+    ) -> Result<Option<Usage>, RegistryError> {
         let mut tags = self.some_tags(repository, MOST_TAGS + 1).await?;
         if tags.is_empty() {
             return Ok(None);
         }
         let is_more = tags.len() > MOST_TAGS;
         tags.truncate(MOST_TAGS);
+        tags.retain(|tag| !without.contains(tag.as_str()));
         let count = tags.len();
         let heads = self.heads(repository, tags).await?;
         let mut sum = Sum { is_more, ..Sum::default() };

@@ -178,6 +178,52 @@ fn a_build_under_way_keeps_images_that_it_may_find_and_puts_its_tag_after_a_remo
 }
 
 #[test]
+fn tags_that_no_rule_keeps_go_with_their_images() {
+    let farm = small_farm();
+    let repository = repository("pruned");
+    let tag = |name: &str| format!("{repository}:{name}");
+    let digests: Vec<String> = ["pr-1", "pr-2", "pr-3", "v1"].iter().map(|name| built(&farm, &tag(name))).collect();
+    // An image that stays by another name, and one that somebody else has put.
+    farm.cli(&["tag", &tag("pr-2"), "v0"]).ok();
+    run(&[format!("docker://{}", tag("pr-3")), format!("docker://{}", tag("theirs"))]);
+    let rules = ["prune", "--registry", &repository, "--keep-last", "1", "--keep", "v*"];
+    let with = |more: &[&'static str]| farm.cli(&[&rules[..], more].concat());
+    let all = tags(&farm, &repository);
+    let dry = with(&["--dry-run"]).ok();
+    says(&dry, &["would remove", &tag("pr-1"), "2 manifests that nothing else", "that is about"]);
+    assert!(!dry.contains("pr-2") && !dry.contains("theirs"), "{dry}");
+    let json = with(&["--dry-run", "--json"]).json();
+    assert!(json["freed_bytes"].as_u64().unwrap() > 0, "{json:#}");
+    crate::schemas::fits("removed", &json.to_string());
+    refused(&with(&[]), 2, &["this removes 1 of 6 tags", "--yes"]);
+    refused(&farm.cli(&["prune", "--registry", &repository]), 2, &["say which tags"]);
+    assert_eq!(tags(&farm, &repository), all);
+
+    // A build that is about to publish there has it left alone.
+    let gate = Gate::new();
+    let context = gate.context();
+    let args = ["submit", context.text(), "-t", &tag("pr-4"), "--platform", "linux/amd64"];
+    let mut cli = farm.cli_spawn("under-way", &args);
+    let arrival = gate.arrival();
+    refused(&with(&["--yes"]), 2, &["a build is under way", "left alone"]);
+    assert_eq!(tags(&farm, &repository), all);
+    arrival.open();
+    assert_eq!(cli.wait_exit(LONG).code(), Some(0), "{}", cli.tail());
+
+    let wet = with(&["--yes"]).ok();
+    says(&wet, &["removed", &tag("pr-1")]);
+    let left = tags(&farm, &repository);
+    for (name, is_there) in
+        [("pr-1", false), ("pr-2", true), ("pr-3", true), ("pr-4", true), ("v0", true), ("v1", true), ("theirs", true)]
+    {
+        assert_eq!(left.contains(&name.to_owned()), is_there, "{name}: {left:?}");
+    }
+    assert_eq!(raw(&format!("{repository}@{}", digests[0])), None);
+    says(&with(&["--yes"]).ok(), &["none of 6 tags"]);
+    says(&farm.cli(&["prune", "--registry", &repository, "--older-than", "1h", "--yes"]).ok(), &["is to go"]);
+}
+
+#[test]
 fn a_registry_that_deletes_nothing_says_so_and_protected_tags_stay() {
     let keeping = PrivateRegistry::start_keeping();
     let farm = with_worker(Farm::builder());

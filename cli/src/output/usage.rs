@@ -52,7 +52,11 @@ pub fn lines(usage: &Usage, now: i64) -> Vec<String> {
     }
     let mut out = columns(&rows);
     if usage.unasked > 0 {
-        let rest = if usage.unasked == 1 { "1 repository".to_owned() } else { format!("{} repositories", usage.unasked) };
+        let rest = if usage.unasked == 1 {
+            "1 repository".to_owned()
+        } else {
+            format!("{} repositories", usage.unasked)
+        };
         out.push(format!("{rest} more of the project weren't asked about; name them: farm du REPO"));
     }
     out
@@ -168,12 +172,22 @@ mod tests {
     #[test]
     fn what_takes_room_is_told_and_what_isnt_known_is_said_to_be_so() {
         let usage = Usage {
-            caches: vec![cache("done", 3_000_000, 1_000_000, ""), cache("asked", 0, 0, ""), cache("failed", 0, 0, "it is away\u{1b}")],
+            caches: vec![
+                cache("done", 3_000_000, 1_000_000, ""),
+                cache("asked", 0, 0, ""),
+                cache("failed", 0, 0, "it is away\u{1b}"),
+            ],
             stored: GetUsageResponse { source_bytes: 5_000, ..Default::default() },
             repositories: vec![
                 (
                     "r.example/a".into(),
-                    Ok(GetRepositoryUsageResponse { bytes: 7_000_000, tags: 1, manifests: 3, is_more: true, ..Default::default() }),
+                    Ok(GetRepositoryUsageResponse {
+                        bytes: 7_000_000,
+                        tags: 1,
+                        manifests: 3,
+                        is_more: true,
+                        ..Default::default()
+                    }),
                 ),
                 ("r.example/b".into(), Err("it is down".into())),
             ],
@@ -197,7 +211,11 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_told_with_what_is_left() {
-        let all = [cache("done", 9_000, 1_000, ""), cache("failed", 0, 0, "it isn't connected"), cache("asked", 0, 0, "")];
+        let all = [
+            cache("done", 9_000, 1_000, ""),
+            cache("failed", 0, 0, "it isn't connected"),
+            cache("asked", 0, 0, ""),
+        ];
         let wet = pruned(&all, false);
         assert_eq!(wet[0], "w1  dropped 1.0 kB of its build cache; 9.0 kB are left");
         assert_eq!(wet[1], "w1  its build cache is as it was: it isn't connected");

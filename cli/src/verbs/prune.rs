@@ -6,9 +6,9 @@ mod workers;
 
 use std::time::Duration;
 
+use farm_types::TagPattern;
 use farm_types::run_options::parse_bytes;
 use farm_types::spec::parse_duration_within;
-use farm_types::TagPattern;
 
 use super::confirm;
 use crate::config::Setup;

@@ -116,7 +116,9 @@ async fn removed(
     };
     // A request that may still have its effect keeps others out until its time is over.
     if work.is_over {
-        shared.store.end_removal(at, &removing).await.map_err(status::store)?;
+        if let Err(error) = shared.store.end_removal(at, &removing).await {
+            tracing::warn!(repository = %at, %error, "the end of a removal could not be written; it ends by its time");
+        }
         shared.hints.changed();
     }
     ended

@@ -112,7 +112,9 @@ pub(super) async fn usage(
 ) -> Result<v1::GetRepositoryUsageResponse, Status> {
     let repository: Repository = request.repository.parse().map_err(status::invalid)?;
     if u32::try_from(request.without.len()).is_ok_and(|count| count > MOST_DESCRIBED) {
-        return Err(Status::invalid_argument(format!("name at most {MOST_DESCRIBED} tags that aren't to count")));
+        return Err(Status::invalid_argument(format!(
+            "name at most {MOST_DESCRIBED} tags that aren't to count"
+        )));
     }
     let without = request.without.iter().map(String::as_str).collect();
     let by = to_read(shared, member, &repository).await?;

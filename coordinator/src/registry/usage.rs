@@ -119,7 +119,8 @@ mod tests {
         let foreign = json!({"digest": of("windows"), "size": 1_000_000, "urls": ["https://x.example/"],
                              "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"});
         let one = json!({"config": blob("c1", 10), "layers": [blob("shared", 100), foreign]}).to_string();
-        let two = json!({"config": blob("c2", 20), "layers": [blob("shared", 100), blob("own", 1000)]}).to_string();
+        let two =
+            json!({"config": blob("c2", 20), "layers": [blob("shared", 100), blob("own", 1000)]}).to_string();
         let index = json!({"manifests": [blob("m1", 1), blob("m2", 1)]}).to_string();
         let mut sum = Sum::default();
         assert_eq!(sum.take(index.as_bytes()), [of("m1"), of("m2")]);

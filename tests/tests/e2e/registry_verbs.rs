@@ -182,7 +182,8 @@ fn tags_that_no_rule_keeps_go_with_their_images() {
     let farm = small_farm();
     let repository = repository("pruned");
     let tag = |name: &str| format!("{repository}:{name}");
-    let digests: Vec<String> = ["pr-1", "pr-2", "pr-3", "v1"].iter().map(|name| built(&farm, &tag(name))).collect();
+    let digests: Vec<String> =
+        ["pr-1", "pr-2", "pr-3", "v1"].iter().map(|name| built(&farm, &tag(name))).collect();
     // An image that stays by another name, and one that somebody else has put.
     farm.cli(&["tag", &tag("pr-2"), "v0"]).ok();
     run(&[format!("docker://{}", tag("pr-3")), format!("docker://{}", tag("theirs"))]);
@@ -213,9 +214,15 @@ fn tags_that_no_rule_keeps_go_with_their_images() {
     let wet = with(&["--yes"]).ok();
     says(&wet, &["removed", &tag("pr-1")]);
     let left = tags(&farm, &repository);
-    for (name, is_there) in
-        [("pr-1", false), ("pr-2", true), ("pr-3", true), ("pr-4", true), ("v0", true), ("v1", true), ("theirs", true)]
-    {
+    for (name, is_there) in [
+        ("pr-1", false),
+        ("pr-2", true),
+        ("pr-3", true),
+        ("pr-4", true),
+        ("v0", true),
+        ("v1", true),
+        ("theirs", true),
+    ] {
         assert_eq!(left.contains(&name.to_owned()), is_there, "{name}: {left:?}");
     }
     assert_eq!(raw(&format!("{repository}@{}", digests[0])), None);

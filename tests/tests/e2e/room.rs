@@ -20,7 +20,10 @@ fn what_takes_room_is_told_by_workers_the_store_and_registries() {
         submit(&farm, &context, &[&["-t", &format!("{repository}:{name}")][..], &args].concat()).ok();
     }
     let usage = farm.cli(&["du", "--json"]).json();
-    assert_eq!((&usage["workers"][0]["worker"], &usage["workers"][0]["state"]), (&"w1".into(), &"done".into()));
+    assert_eq!(
+        (&usage["workers"][0]["worker"], &usage["workers"][0]["state"]),
+        (&"w1".into(), &"done".into())
+    );
     assert!(usage["workers"][0]["bytes"].as_u64().unwrap() > 0, "{usage:#}");
     assert!(usage["source_bytes"].as_u64().unwrap() >= 300_000, "{usage:#}");
     let there = &usage["repositories"][0];
@@ -51,8 +54,14 @@ fn engines_drop_what_they_keep_at_an_admins_wish_and_say_before_what_that_is() {
     // Nobody is there to be asked whether.
     refused(&farm.cli(&["prune", "--workers", "--keep-size", "0"]), 2, &["there is no terminal", "--yes"]);
     refused(&farm.cli(&["prune", "--workers"]), 2, &["say what is to go"]);
-    refused(&farm.cli(&["prune", "--workers", "w9", "--keep-size", "1gb", "--yes"]), 2, &["there is no worker w9"]);
-    let wet = farm.cli(&["prune", "--workers", "--older-than", "20d", "--keep-size", &keep, "--yes", "--json"]).json();
+    refused(
+        &farm.cli(&["prune", "--workers", "w9", "--keep-size", "1gb", "--yes"]),
+        2,
+        &["there is no worker w9"],
+    );
+    let wet = farm
+        .cli(&["prune", "--workers", "--older-than", "20d", "--keep-size", &keep, "--yes", "--json"])
+        .json();
     assert_eq!((&wet["workers"][0]["state"], &wet["workers"][0]["freed_bytes"]), (&"done".into(), &0.into()));
     says(&farm.cli(&["audit", "--all"]).ok(), &["worker.prune", "w1"]);
     // A build goes on as before.

@@ -12,8 +12,8 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_ARCHIVES, FEATURE_CACHES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT, FEATURE_MOUNTS,
-    FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    AttemptId, FEATURE_ARCHIVES, FEATURE_CACHES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GIT,
+    FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};

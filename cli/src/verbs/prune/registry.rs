@@ -36,7 +36,8 @@ pub(super) async fn prune(repository: Repository, args: &Args, setup: &Setup) ->
     }
     let client = Client::connect(&setup.address).await?;
     let rules = rules(&client, args).await?;
-    let mut work = Work { client: &client, all: Removed { repository: repository.to_string(), ..Removed::default() } };
+    let mut work =
+        Work { client: &client, all: Removed { repository: repository.to_string(), ..Removed::default() } };
     let (groups, tags) = work.chosen(&rules).await?;
     let names: Vec<String> = groups.iter().flatten().cloned().collect();
     let freed = work.freed(&names).await;
@@ -60,7 +61,10 @@ pub(super) async fn prune(repository: Repository, args: &Args, setup: &Setup) ->
     } else {
         out.lines(removed(&all, args.dry_run));
         if let Some(freed) = freed {
-            out.line(&format!("that is about {} in the registry, once it collects its garbage", bytes(freed)));
+            out.line(&format!(
+                "that is about {} in the registry, once it collects its garbage",
+                bytes(freed)
+            ));
         }
     }
     let Some(error) = failed else { return Ok(Exit::Done) };
@@ -91,7 +95,8 @@ struct Work<'a> {
 impl Work<'_> {
     /// Which tags go, by their images; and how many there are.
     async fn chosen(&self, rules: &Rules) -> Result<(Vec<Vec<String>>, usize)> {
-        let request = ListTagsRequest { repository: self.all.repository.clone(), most: LISTED, ..Default::default() };
+        let request =
+            ListTagsRequest { repository: self.all.repository.clone(), most: LISTED, ..Default::default() };
         let listed = through(async || self.client.images().list_tags(request.clone()).await);
         let listed = listed.await.map_err(|status| self.client.error(&status))?;
         if usize::try_from(listed.count).is_ok_and(|count| count > listed.tags.len()) {

@@ -84,7 +84,11 @@ mod tests {
         assert_eq!(of(Some(1), &["latest", "v*"], None), [["pr-1"], ["pr-3"], ["pr-4"]]);
         assert_eq!(of(Some(0), &["latest", "v*"], None), [["pr-1"], ["pr-3"], ["pr-4"]], "pr-5 is latest");
         assert_eq!(of(Some(3), &["v*"], None), [["pr-1"], ["pr-3"]]);
-        assert_eq!(of(Some(0), &["latest"], Some(22)), [["pr-1"]], "v1 is younger than its image's first tag");
+        assert_eq!(
+            of(Some(0), &["latest"], Some(22)),
+            [["pr-1"]],
+            "v1 is younger than its image's first tag"
+        );
         assert_eq!(of(None, &[], Some(28)), [vec!["pr-1".to_owned()], vec!["v1".into(), "pr-2".into()]]);
         assert!(of(Some(100), &[], None).is_empty());
         assert!(of(Some(0), &["*"], None).is_empty());

@@ -28,7 +28,8 @@ pub(super) async fn prune(args: &Args, setup: &Setup) -> Result<Exit> {
         [] => "all workers that are connected".to_owned(),
         names => names.join(", "),
     };
-    let what = format!("this drops what the engines of {whose} keep of former builds, and later builds take longer");
+    let what =
+        format!("this drops what the engines of {whose} keep of former builds, and later builds take longer");
     agree(args, &format!("Drop what the engines of {whose} keep of former builds?"), &what)?;
     let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let request = PruneCachesRequest {

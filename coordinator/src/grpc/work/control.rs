@@ -373,7 +373,10 @@ impl Connection {
     }
 
     async fn cache_told(&self, told: v1::CacheTold) -> Result<(), Status> {
-        let ask: Uuid = told.id.parse().map_err(|_| Status::invalid_argument("CacheTold names nothing that was asked"))?;
+        let ask: Uuid = told
+            .id
+            .parse()
+            .map_err(|_| Status::invalid_argument("CacheTold names nothing that was asked"))?;
         let v1::CacheTold { bytes, freed_bytes, .. } = told;
         let told = Told { bytes, freed_bytes, failure: without_nul(told.failure) };
         match self.shared.store.cache_told(self.worker, ask, &told).await {

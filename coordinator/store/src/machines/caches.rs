@@ -77,9 +77,10 @@ impl Store {
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('cache ' || $1, 0))::text", key)
             .fetch_one(&mut *tx)
             .await?;
-        let known = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cache_asks WHERE key = $1) AS "known!""#, key)
-            .fetch_one(&mut *tx)
-            .await?;
+        let known =
+            sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM cache_asks WHERE key = $1) AS "known!""#, key)
+                .fetch_one(&mut *tx)
+                .await?;
         if known {
             return Ok(Ok(()));
         }
@@ -95,9 +96,12 @@ impl Store {
         )
         .fetch_all(&mut *tx)
         .await?;
-        let there = sqlx::query_scalar!("SELECT name FROM workers WHERE name = ANY($1) AND removed_at IS NULL", names)
-            .fetch_all(&mut *tx)
-            .await?;
+        let there = sqlx::query_scalar!(
+            "SELECT name FROM workers WHERE name = ANY($1) AND removed_at IS NULL",
+            names
+        )
+        .fetch_all(&mut *tx)
+        .await?;
         if let Some(unknown) = names.iter().find(|name| !there.contains(name)) {
             return Ok(Err(Refusal::Unknown(unknown.clone())));
         }
@@ -124,7 +128,11 @@ impl Store {
             .await?;
             if !bounds.dry_run && failure.is_empty() {
                 let detail = json!({ "older_than_seconds": bounds.older_than.as_secs(), "keep_bytes": bounds.keep_bytes });
-                by.did(&mut tx, Deed { project: None, action: "worker.prune", subject: &worker.name, detail }).await?;
+                by.did(
+                    &mut tx,
+                    Deed { project: None, action: "worker.prune", subject: &worker.name, detail },
+                )
+                .await?;
             }
         }
         sqlx::query!(
@@ -185,7 +193,8 @@ impl Store {
     /// [`StoreError::Stale`] when nobody waits for that, or it isn't this worker's.
     pub async fn cache_told(&self, worker: WorkerId, ask: Uuid, told: &Told) -> Result<()> {
         // Whatever a worker says.
-        let [bytes, freed] = [told.bytes, told.freed_bytes].map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let [bytes, freed] =
+            [told.bytes, told.freed_bytes].map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         let failure: String = told.failure.chars().take(FAILURE_CHARS).collect();
         let done = sqlx::query!(
             "UPDATE cache_asks SET told_at = farm_now(), bytes = $3, freed_bytes = $4, failure = $5
@@ -198,7 +207,11 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Stale("nobody waits for this answer")) }
+        if done.rows_affected() == 1 {
+            Ok(())
+        } else {
+            Err(StoreError::Stale("nobody waits for this answer"))
+        }
     }
 
     /// How far it is: of each engine the ask of this key, or without one its newest measurement, with an answer if any has.

@@ -143,9 +143,10 @@ fn would_drop(records: &[UsageRecord], bounds: CacheBounds, now: Duration) -> Dr
     let all = records.iter().fold(0_u64, |sum, record| sum.saturating_add(size(record)));
     let used = |record: &UsageRecord| {
         // What was never used is as old as can be, as BuildKit has it.
-        record.last_used_at.as_ref().map_or(Duration::ZERO, |at| {
-            Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0))
-        })
+        record
+            .last_used_at
+            .as_ref()
+            .map_or(Duration::ZERO, |at| Duration::from_secs(u64::try_from(at.seconds).unwrap_or(0)))
     };
     let is_old = |record: &&UsageRecord| {
         bounds.older_than.is_zero() || now.saturating_sub(used(record)) > bounds.older_than

@@ -195,7 +195,7 @@ mod tests {
         };
         let text = lines(&usage, 0).join("\n");
         for part in [
-            "build cache of w1 (docker 28)  3.0 MB  1.0 MB of it not in use",
+            "build cache of w1 (docker 28)      3.0 MB  1.0 MB of it not in use",
             "?       its worker hasn't answered yet",
             "it is away",
             "5.0 kB",

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     all.truncate(all.len() - unasked);
     let mut repositories = Vec::new();
     for repository in all {
-        let request = GetRepositoryUsageRequest { repository: repository.clone() };
+        let request = GetRepositoryUsageRequest { repository: repository.clone(), ..Default::default() };
         let asked = through(async || client.images().get_repository_usage(request.clone()).await).await;
         repositories.push((repository, asked.map_err(|status| status.message().to_owned())));
     }

@@ -29,7 +29,9 @@ async fn while_something_is_removed_nothing_begins_there_and_nothing_else_is_rem
     let refused = world.store.lease(world.epoch, assignment, LEASE).await;
     assert!(matches!(refused, Err(StoreError::Stale(_))), "{refused:?}");
     // Another repository is nobody's business here.
-    assert!(world.store.begin_removal(&"localhost:5002/other".parse().unwrap(), LEASE).await.unwrap().is_some());
+    assert!(
+        world.store.begin_removal(&"localhost:5002/other".parse().unwrap(), LEASE).await.unwrap().is_some()
+    );
     world.store.end_removal(&app(), &removing).await.unwrap();
     let lease = world.lease(build, 0, worker).await;
 
@@ -82,7 +84,9 @@ async fn who_has_removed_which_tag_is_noted_and_forgotten_after_its_time() {
     assert_eq!((removals.len(), of("old").await.len(), of("2").await.len()), (2, 1, 0));
     assert!(removals[0].removed_at > removals[1].removed_at);
     assert_eq!((removals[0].digest, removals[0].removed_by.as_str()), (digest, by.name.as_str()));
-    let audited = world.database.psql("SELECT string_agg(subject, ' ' ORDER BY id) FROM audit WHERE action = 'image.remove'");
+    let audited = world
+        .database
+        .psql("SELECT string_agg(subject, ' ' ORDER BY id) FROM audit WHERE action = 'image.remove'");
     assert_eq!(audited.trim(), format!("{at}@{digest} {at}:1 {at}@{digest}"));
     let kept = Duration::from_secs(30 * 60);
     assert_eq!(world.store.remove_moves(world.epoch, kept, 10).await.unwrap(), 2);
@@ -125,7 +129,8 @@ async fn what_a_worker_is_asked_of_its_cache_is_asked_until_it_answers_and_no_lo
     assert_eq!(prune("old", &["w-old"]).await, Ok(()));
     let old = store.asked_caches(Some("old")).await.unwrap();
     assert!(old[0].told.as_ref().unwrap().0.failure.contains("update it"), "{old:?}");
-    let audited = world.database.psql("SELECT string_agg(subject, ' ') FROM audit WHERE action = 'worker.prune'");
+    let audited =
+        world.database.psql("SELECT string_agg(subject, ' ') FROM audit WHERE action = 'worker.prune'");
     assert_eq!(audited.trim(), "w1");
 
     // What was measured a moment ago isn't measured again.

@@ -74,6 +74,8 @@ pub enum Verb {
     Approve(verbs::approve::Args),
     /// Show an image: its platforms, what they are and where they came from
     Inspect(verbs::inspect::Args),
+    /// List the tags of a repository: to what they point, and by which build
+    Ls(verbs::ls::Args),
     /// Copy an image with all its platforms to other repositories, or registries
     Copy(verbs::copy::CopyArgs),
     /// Copy an image to where it is used; the same as farm copy
@@ -86,6 +88,12 @@ pub enum Verb {
     History(verbs::history::HistoryArgs),
     /// Move a tag back to what it was
     Rollback(verbs::history::RollbackArgs),
+    /// Remove tags, and images by their digests, from a registry
+    Rm(verbs::rm::Args),
+    /// Show what takes room: build caches, the farm's store, registries
+    Du(verbs::du::Args),
+    /// Make room: drop engines' caches, or tags of a repository that no rule keeps
+    Prune(verbs::prune::Args),
     /// Run an image on a worker of its platform
     Run(verbs::run::Args),
     /// Run every platform of an image and compare
@@ -149,6 +157,10 @@ impl Command {
             Verb::Rules(args) => verbs::rules::run(args),
             Verb::Copy(args) => Box::pin(verbs::copy::copy(args, &setup()?)).await,
             Verb::Promote(args) => Box::pin(verbs::copy::promote(args, &setup()?)).await,
+            Verb::Ls(args) => Box::pin(verbs::ls::run(args, &setup()?)).await,
+            Verb::Rm(args) => Box::pin(verbs::rm::run(args, &setup()?)).await,
+            Verb::Du(args) => Box::pin(verbs::du::run(args, &setup()?)).await,
+            Verb::Prune(args) => Box::pin(verbs::prune::run(args, &setup()?)).await,
             Verb::History(args) => Box::pin(verbs::history::history(args, &setup()?)).await,
             Verb::Rollback(args) => Box::pin(verbs::history::rollback(args, &setup()?)).await,
             Verb::Mirror(args) => Box::pin(verbs::mirror::run(args, &setup()?)).await,

@@ -130,6 +130,19 @@ impl PrivateRegistry {
         PrivateRegistry::start_as(|name, folder, logs, port| Registry::spawn(name, folder, logs, port, login))
     }
 
+    /// One that deletes nothing.
+    pub fn start_keeping() -> PrivateRegistry {
+        let mut registry = PrivateRegistry::start();
+        registry.stop();
+        let config = registry.folder.join("config.yml");
+        let text = fs::read_to_string(&config)
+            .unwrap()
+            .replace("delete: {enabled: true}", "delete: {enabled: false}");
+        fs::write(&config, text).unwrap();
+        registry.start_again();
+        registry
+    }
+
     /// One that lets in whoever has a token of this service.
     pub fn start_with_tokens(service: &TokenService) -> PrivateRegistry {
         PrivateRegistry::start_as(|name, folder, logs, port| {

@@ -78,7 +78,12 @@ pub enum Chore {
     Forget(AttemptId),
     /// Show by a trial build that the engine builds; its end goes to [`Attempts::probe_ended`].
     Probe(String),
+    /// Have the engine drop some of its cache, or say what it would; its end goes to [`Attempts::cache_told`].
+    Cache(v1::CacheAsked),
 }
+
+/// So many ends of what was asked of the engine's cache are remembered.
+const MOST_TOLD: usize = 16;
 
 /// How much there is, for whoever waits for a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -135,6 +140,8 @@ struct State {
     draining: bool,
     /// The last trial build that was asked for; with its end, when it has one.
     probe: Option<(String, Option<Result<(), String>>)>,
+    /// What was asked of the engine's cache, by its id; with its end, when it has one.
+    caches: VecDeque<(String, Option<v1::CacheTold>)>,
 }
 
 #[derive(Debug)]
@@ -205,6 +212,29 @@ impl Attempts {
             && known == id
         {
             *answer = Some(end);
+        }
+    }
+
+    /// Answers what is asked of the engine's cache with its end, if it has one; it is begun when it is new.
+    pub fn cache(&self, asked: v1::CacheAsked) -> Option<v1::CacheTold> {
+        let mut state = self.lock();
+        if let Some((_, told)) = state.caches.iter().find(|(known, _)| *known == asked.id) {
+            return told.clone();
+        }
+        state.caches.push_back((asked.id.clone(), None));
+        if state.caches.len() > MOST_TOLD {
+            state.caches.pop_front();
+        }
+        // When nobody listens any more the process is on its way out.
+        let _ = self.chores.send(Chore::Cache(asked));
+        None
+    }
+
+    /// What was asked of the engine's cache has ended; the next call for it is answered so.
+    pub fn cache_told(&self, told: v1::CacheTold) {
+        let mut state = self.lock();
+        if let Some((_, end)) = state.caches.iter_mut().find(|(known, _)| *known == told.id) {
+            *end = Some(told);
         }
     }
 

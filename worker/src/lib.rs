@@ -51,9 +51,10 @@ use tokio_util::sync::CancellationToken;
 
 use archives::Archives;
 use attempts::{Attempts, Chore, Counts, StopReason};
+use buildkit::{CacheBounds, Dropped};
 use config::{Config, Shows};
 use disk::{DiskWatch, MetFull};
-use engine_watch::{EngineWatch, NotReady, ready_at_start, trial};
+use engine_watch::{EngineWatch, NotReady, Ready, ready_at_start, trial};
 use gauge::Disks;
 use git::Git;
 use joined::renewal::Renewal;
@@ -313,6 +314,10 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
                         attempts.probe_ended(&id, end);
                     }));
                 }
+                Chore::Cache(asked) => {
+                    let (attempts, ready) = (Arc::clone(&attempts), probed.borrow().clone());
+                    drop(tokio::spawn(async move { attempts.cache_told(cached(&ready, asked).await) }));
+                }
                 Chore::Forget(attempt) => {
                     let spool = spool.clone();
                     while forgetting.try_join_next().is_some() {}
@@ -345,6 +350,26 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
     match end {
         Ok(end) => Ok(end?),
         Err(_) => Err(RunError::Died("control link")),
+    }
+}
+
+/// Has the engine drop some of its cache, or say what it would.
+async fn cached(ready: &Ready, asked: v1::CacheAsked) -> v1::CacheTold {
+    let older_than = Duration::from_millis(asked.older_than_ms);
+    let bounds = CacheBounds { older_than, keep: asked.keep_bytes };
+    let done = match asked.dry_run {
+        true => ready.engine.would_drop(bounds).await,
+        false => ready.engine.drop_cache(bounds).await,
+    };
+    let id = asked.id;
+    match done {
+        Ok(Dropped { kept, freed }) => {
+            if !asked.dry_run {
+                tracing::info!(freed, kept, "the engine's build cache was pruned, as an admin wished");
+            }
+            v1::CacheTold { id, bytes: kept, freed_bytes: freed, failure: String::new() }
+        }
+        Err(error) => v1::CacheTold { id, failure: error.to_string(), ..v1::CacheTold::default() },
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a tag has pointed to, for people and for machines.
 
-use farm_proto::v1::{GetTagHistoryResponse, TagMove};
+use farm_proto::v1::{GetTagHistoryResponse, TagMove, TagRemoval};
 use serde::Serialize;
 
 use super::text::{ago, columns, harmless, short_digest, time};
@@ -12,9 +12,17 @@ pub fn lines(history: &GetTagHistoryResponse, now: i64) -> Vec<String> {
     let current = Some(&history.current_digest).filter(|digest| !digest.is_empty());
     let mut is_marked = false;
     let mut newer: Option<&TagMove> = None;
+    let mut removals = history.removals.iter().peekable();
     for one in &history.moves {
+        let is_after = |removal: &&TagRemoval| removal.removed_ms >= one.moved_ms;
+        let mut is_removed = false;
+        while let Some(removal) = removals.next_if(is_after) {
+            rows.push(removed(removal, now));
+            is_removed = true;
+        }
         // What the newer one has found there farm hasn't put there.
-        if let Some(found) = newer.map(|newer| &newer.previous_digest).filter(|found| **found != one.digest) {
+        let found = newer.map(|newer| &newer.previous_digest).filter(|found| **found != one.digest);
+        if let Some(found) = found.filter(|found| !(is_removed && found.is_empty())) {
             rows.push(elsewhere(found));
         }
         let is_current = !is_marked && current == Some(&one.digest);
@@ -31,6 +39,7 @@ pub fn lines(history: &GetTagHistoryResponse, now: i64) -> Vec<String> {
         ]);
         newer = Some(one);
     }
+    rows.extend(removals.map(|removal| removed(removal, now)));
     let mut out = columns(&rows);
     let tag = harmless(&history.reference);
     out.push(match (current, is_marked) {
@@ -52,8 +61,15 @@ fn elsewhere(found: &str) -> Vec<String> {
     vec!["-".to_owned(), String::new(), what, String::new(), "by others".to_owned()]
 }
 
+/// Somebody has had the farm remove it.
+fn removed(removal: &TagRemoval, now: i64) -> Vec<String> {
+    let (who, was) = (harmless(&removal.removed_by), short_digest(&removal.digest));
+    let row = ["-".to_owned(), ago(removal.removed_ms, now), "(removed)".to_owned(), String::new()];
+    row.into_iter().chain(["rm".to_owned(), who, format!("was {was}")]).collect()
+}
+
 /// Where a move's image is from, in short.
-fn from(one: &TagMove) -> String {
+pub(super) fn from(one: &TagMove) -> String {
     let text = match (&one.git, &one.archive) {
         (Some(git), _) => {
             let at = git.r#ref.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/");
@@ -77,6 +93,19 @@ pub struct HistoryJson {
     pub trouble: Option<String>,
     /// The newest first.
     pub moves: Vec<MoveJson>,
+    /// When it was removed, the newest first.
+    pub removals: Vec<RemovalJson>,
+}
+
+/// One removal of a tag.
+#[derive(Debug, Serialize)]
+pub struct RemovalJson {
+    /// To what it pointed.
+    pub digest: String,
+    /// Who has asked for it.
+    pub removed_by: String,
+    /// When.
+    pub removed: Option<String>,
 }
 
 /// One move of a tag.
@@ -130,6 +159,17 @@ impl From<&GetTagHistoryResponse> for HistoryJson {
             current_digest: known(&history.current_digest),
             trouble: known(&history.trouble),
             moves: moves.collect(),
+            removals: history.removals.iter().map(RemovalJson::from).collect(),
+        }
+    }
+}
+
+impl From<&TagRemoval> for RemovalJson {
+    fn from(removal: &TagRemoval) -> Self {
+        Self {
+            digest: removal.digest.clone(),
+            removed_by: removal.removed_by.clone(),
+            removed: time(removal.removed_ms),
         }
     }
 }
@@ -160,7 +200,7 @@ mod tests {
             reference: "r.example/app:1".into(),
             moves: vec![moved(3, "c", "e"), moved(2, "b", "a"), moved(1, "a", "")],
             current_digest: format!("sha256:{}", "c".repeat(64)),
-            trouble: String::new(),
+            ..Default::default()
         };
         let text = lines(&history, 0).join("\n");
         let places =
@@ -175,5 +215,31 @@ mod tests {
         assert!(lines(&history, 0).last().unwrap().contains("isn't there any more"));
         history.trouble = "it is down".into();
         assert!(lines(&history, 0).last().unwrap().contains("can't be told: it is down"));
+    }
+
+    #[test]
+    fn who_has_removed_a_tag_is_said_in_its_place() {
+        let removal = |ms, of: &str| TagRemoval {
+            digest: format!("sha256:{}", of.repeat(64)),
+            removed_by: "bob".into(),
+            removed_ms: ms,
+        };
+        let at = |ms, one| TagMove { moved_ms: ms, ..one };
+        let mut history = GetTagHistoryResponse {
+            reference: "r.example/app:1".into(),
+            moves: vec![at(30, moved(2, "a", "")), at(10, moved(1, "a", ""))],
+            removals: vec![removal(40, "a"), removal(20, "a")],
+            ..Default::default()
+        };
+        let text = lines(&history, 50);
+        let starts: Vec<&str> = text.iter().skip(1).map(|line| &line[..1]).collect();
+        assert_eq!(starts, ["-", "2", "-", "1", "r"], "{text:#?}");
+        assert!(text[1].contains("(removed)") && text[1].contains("rm            bob"), "{text:#?}");
+        assert!(!text.join("\n").contains("by others"), "{text:#?}");
+        // Without it, others have.
+        history.removals.truncate(1);
+        assert!(lines(&history, 50)[3].contains("by others"));
+        history.moves.clear();
+        assert_eq!(lines(&history, 50).len(), 3);
     }
 }

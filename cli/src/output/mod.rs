@@ -23,8 +23,10 @@ pub mod progress;
 pub mod rules;
 pub mod secrets;
 pub mod summary;
+pub mod tags;
 pub mod text;
 pub mod trusts;
+pub mod usage;
 
 /// What `--progress` can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -183,7 +183,7 @@ mod tests {
             reference: "r.example/app:1".to_owned(),
             moves,
             current_digest: digest(current),
-            trouble: String::new(),
+            ..Default::default()
         }
     }
 

@@ -61,6 +61,11 @@ impl Access {
         tags.iter().any(|tag| self.protected.iter().any(|(pattern, _)| pattern.covers(&tag.tag)))
     }
 
+    /// The pattern by which a tag is protected, whoever may move it.
+    pub fn protecting(&self, tag: &ImageTag) -> Option<&TagPattern> {
+        self.protected.iter().map(|(pattern, _)| pattern).find(|pattern| pattern.covers(&tag.tag))
+    }
+
     /// Whether it may push to a repository with the farm's credentials.
     pub fn may_push(&self, repository: &Repository) -> bool {
         self.push.iter().any(|prefix| prefix.covers(repository))

@@ -8,6 +8,7 @@
 
 pub mod cut;
 pub mod referrer;
+pub mod removal;
 
 use std::collections::BTreeMap;
 

@@ -12,9 +12,11 @@ pub mod machines;
 pub mod notices;
 pub mod people;
 pub mod publish;
+mod removing;
 pub mod sources;
 pub mod spans;
 pub mod status;
+mod tags;
 pub mod uploads;
 pub mod work;
 

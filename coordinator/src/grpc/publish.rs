@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use farm_proto::v1;
 use farm_proto::v1::image_service_server::ImageService;
-use farm_store::publish::history::TagMove;
-use farm_types::{ImageRef, ImageTag, Origin};
+use farm_types::{ImageRef, ImageTag};
 use tonic::{Request, Response, Status};
 
-use super::status;
+use super::tags::moved;
+use super::{removing, status, tags};
 use crate::people::accesses::check_pull;
 use crate::people::{self, Member};
+use crate::registry::By;
 use crate::registry::inspect::{Attestation, Variant};
-use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
 use crate::shown::hidden::Hidden;
 use crate::shown::present;
@@ -55,11 +55,12 @@ impl ImageService for Images {
         if !is_own && self.shared.registries.is_known(image.repository.registry()) {
             check_pull(&allowed, &member, &image.repository)?;
         }
-        let registries = self.shared.registries.to_read(&allowed, &image.repository).map_err(registry)?;
+        let registries =
+            self.shared.registries.to_read(&allowed, &image.repository).map_err(status::registry)?;
         if let Some(login) = registries.own() {
             self.shared.accesses.used(login).await;
         }
-        let Some(inspected) = registries.inspect(&image).await.map_err(registry)? else {
+        let Some(inspected) = registries.inspect(&image).await.map_err(status::registry)? else {
             return Err(absent(&registries, &image).await);
         };
         let store = &self.shared.store;
@@ -90,7 +91,9 @@ impl ImageService for Images {
         let at = (&tag.repository, tag.tag.as_str());
         let moves =
             self.shared.store.tag_moves(member.project, at, None, most).await.map_err(status::store)?;
-        if moves.is_empty() {
+        let removals =
+            self.shared.store.tag_removals(member.project, at, most).await.map_err(status::store)?;
+        if moves.is_empty() && removals.is_empty() {
             return Err(Status::not_found(format!(
                 "farm has never moved {tag} in project {}; `farm inspect {tag}` shows what is there",
                 member.project_name
@@ -106,7 +109,33 @@ impl ImageService for Images {
             moves,
             current_digest,
             trouble,
+            removals: removals.into_iter().map(removing::shown).collect(),
         }))
+    }
+
+    async fn list_tags(
+        &self,
+        request: Request<v1::ListTagsRequest>,
+    ) -> Result<Response<v1::ListTagsResponse>, Status> {
+        let member = people::member(&request)?;
+        tags::list(&self.shared, &member, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn get_repository_usage(
+        &self,
+        request: Request<v1::GetRepositoryUsageRequest>,
+    ) -> Result<Response<v1::GetRepositoryUsageResponse>, Status> {
+        let member = people::member(&request)?;
+        let usage = tags::usage(&self.shared, &member, request.get_ref()).await?;
+        Ok(Response::new(usage))
+    }
+
+    async fn remove_images(
+        &self,
+        request: Request<v1::RemoveImagesRequest>,
+    ) -> Result<Response<v1::RemoveImagesResponse>, Status> {
+        let member = people::member(&request)?;
+        removing::remove(&self.shared, member, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -130,37 +159,6 @@ async fn current(shared: &Shared, member: &Member, tag: &ImageTag) -> Result<Res
     }
     let head = by.head(repository, &tag.tag).await;
     Ok(head.map(|digest| digest.map(|digest| digest.to_string()).unwrap_or_default()).map_err(|e| e.message))
-}
-
-fn moved(one: TagMove) -> v1::TagMove {
-    let (git, archive) = match &one.origin {
-        Some(Origin::Git(origin)) => (Some(origin.into()), None),
-        Some(Origin::Archive(origin)) => (None, Some(origin.into())),
-        None => (None, None),
-    };
-    v1::TagMove {
-        number: one.number,
-        digest: one.digest.to_string(),
-        media_type: one.media_type,
-        previous_digest: one.previous.map(|digest| digest.to_string()).unwrap_or_default(),
-        platforms: one.platforms,
-        build_id: one.build,
-        created_by: one.created_by,
-        verb: one.verb,
-        copied_from: one.copied_from.unwrap_or_default(),
-        moved_ms: present::ms(one.moved_at),
-        git,
-        archive,
-    }
-}
-
-/// The status of a registry's error: what may pass by itself is told apart from what won't.
-fn registry(error: RegistryError) -> Status {
-    if error.is_transient() {
-        Status::unavailable(error.message)
-    } else {
-        Status::failed_precondition(error.message)
-    }
 }
 
 fn variant(variant: Variant) -> v1::ImageVariant {

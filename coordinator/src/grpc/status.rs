@@ -7,6 +7,7 @@ use tonic::Status;
 use crate::blobs::FileError;
 use crate::logs::LogError;
 use crate::people::oidc::Refused;
+use crate::registry::RegistryError;
 use crate::registry::lending::LendError;
 use crate::tree::Unread;
 pub use crate::unstored::store;
@@ -48,6 +49,15 @@ pub fn looking_up(error: LendError) -> Status {
             }
             _ => Status::unavailable(error.message),
         },
+    }
+}
+
+/// The status of a registry's error: what may pass by itself is told apart from what won't.
+pub fn registry(error: RegistryError) -> Status {
+    if error.is_transient() {
+        Status::unavailable(error.message)
+    } else {
+        Status::failed_precondition(error.message)
     }
 }
 

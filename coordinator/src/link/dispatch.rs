@@ -44,6 +44,16 @@ async fn dispatch_one(shared: &Shared, places: &Places) -> farm_store::Result<()
             v1::control_response::Message::Probe(v1::Probe { probe_id: probe.to_string() })
         });
     }
+    for ask in shared.store.cache_asks_via(shared.id).await? {
+        shared.link.say(ask.worker, (ask.id.into(), true), || {
+            v1::control_response::Message::CacheAsked(v1::CacheAsked {
+                id: ask.id.to_string(),
+                older_than_ms: u64::try_from(ask.bounds.older_than.as_millis()).unwrap_or(u64::MAX),
+                keep_bytes: ask.bounds.keep_bytes,
+                dry_run: ask.bounds.dry_run,
+            })
+        });
+    }
     for offered in shared.store.offered_via(shared.id).await? {
         // A leader of the version before looks at no entitlements and no engines, and a machine's trust may have been taken away
         // meanwhile; it is taken back when its lease ends.

@@ -208,6 +208,30 @@ impl Accesses {
         Ok(access.protects(tags))
     }
 
+    /// Refuses to remove something from where the project may not push, and tags that are protected, whoever asks.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` or `FAILED_PRECONDITION` with what it takes; or the database can't be reached.
+    pub async fn check_removal(
+        &self,
+        member: &Member,
+        repository: &Repository,
+        tags: &[ImageTag],
+    ) -> Result<(), Status> {
+        let access = &self.of(member.project).await.map_err(unstored::store)?.access;
+        if !(access.logins.contains(repository.host()) || access.may_push(repository)) {
+            let refusal = Refusal::Repository(repository.clone());
+            return Err(Status::permission_denied(words(refusal, member)));
+        }
+        let protected = tags.iter().find_map(|tag| Some((tag, access.protecting(tag)?)));
+        let Some((tag, pattern)) = protected else { return Ok(()) };
+        let project = &member.project_name;
+        Err(Status::failed_precondition(format!(
+            "nobody removes {tag}: tags {pattern} of project {project} are protected. If it is to go all the same, take that away \
+             first: farm project unprotect '{pattern}' --project {project}"
+        )))
+    }
+
     /// Refuses a build that asks for what its project may not.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub enum Action {
     ReadBuilds,
     /// See what a registry holds, with the farm's credentials.
     ReadImages,
+    /// Remove tags and images from registries.
+    RemoveImages,
     /// Submit builds, bring their sources, retry them.
     Submit,
     /// End builds.
@@ -62,7 +64,7 @@ pub enum Action {
     ManageProjects,
     /// Give persons tokens, say who they are at the issuer, and make them admins of the farm.
     ManagePersons,
-    /// Drain, resume and remove workers.
+    /// Drain, resume and remove workers, and have their caches pruned.
     ManageWorkers,
     /// Bring workers into the farm, and throw them out.
     InviteWorkers,
@@ -111,7 +113,9 @@ impl Action {
             }
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
             Self::Approve => Needs::Role(Role::Publisher),
-            Self::ManageMembers
+            // Of a tag that is moved the image stays, and it can be moved back: of one that is removed nothing does.
+            Self::RemoveImages
+            | Self::ManageMembers
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
@@ -140,6 +144,7 @@ impl Action {
             Self::ManageTokens => "manage one's own tokens",
             Self::ReadBuilds => "see builds",
             Self::ReadImages => "look at images",
+            Self::RemoveImages => "remove images from registries",
             Self::Submit => "submit builds",
             Self::Cancel => "cancel builds",
             Self::ReadMembers => "see who is in the project and what it is allowed",
@@ -161,7 +166,7 @@ impl Action {
                 "manage projects, what they may take of the farm and where they may push to"
             }
             Self::ManagePersons => "manage persons",
-            Self::ManageWorkers => "drain, resume or remove workers",
+            Self::ManageWorkers => "drain, resume or remove workers, or prune their caches",
             Self::InviteWorkers => "invite or revoke workers",
             Self::Join => "join with a token",
             Self::Renew => "renew a worker's certificate",
@@ -196,11 +201,16 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.OutputService/ReleaseOutputs", Action::Submit),
     ("/farm.v1.ImageService/GetTagHistory", Action::ReadImages),
     ("/farm.v1.ImageService/InspectImage", Action::ReadImages),
+    ("/farm.v1.ImageService/ListTags", Action::ReadImages),
+    ("/farm.v1.ImageService/RemoveImages", Action::RemoveImages),
+    ("/farm.v1.ImageService/GetRepositoryUsage", Action::ReadImages),
     ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
     ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),
     ("/farm.v1.FarmService/DrainWorkers", Action::ManageWorkers),
     ("/farm.v1.FarmService/ResumeWorkers", Action::ManageWorkers),
     ("/farm.v1.FarmService/RemoveWorkers", Action::ManageWorkers),
+    ("/farm.v1.FarmService/MeasureCaches", Action::ReadFarm),
+    ("/farm.v1.FarmService/PruneCaches", Action::ManageWorkers),
     ("/farm.v1.PeopleService/WhoAmI", Action::KnowOneself),
     ("/farm.v1.PeopleService/CreateToken", Action::ManageTokens),
     ("/farm.v1.PeopleService/ListTokens", Action::ManageTokens),
@@ -219,6 +229,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ProjectService/SetProjectDefaults", Action::ManageMembers),
     ("/farm.v1.ProjectService/GetAccess", Action::ReadMembers),
     ("/farm.v1.ProjectService/GetProjectSettings", Action::ReadMembers),
+    ("/farm.v1.ProjectService/GetUsage", Action::ReadBuilds),
     ("/farm.v1.ProjectService/ListMembers", Action::ReadMembers),
     ("/farm.v1.ProjectService/SetMember", Action::ManageMembers),
     ("/farm.v1.ProjectService/RemoveMember", Action::ManageMembers),

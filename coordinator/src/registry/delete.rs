@@ -11,7 +11,7 @@ use super::{By, RegistryError};
 pub enum Deleted {
     /// It is gone, or wasn't there.
     Gone,
-    /// The registry is configured to delete nothing.
+    /// The registry is configured to delete nothing; or, of a tag alone, it can't.
     NotAllowed,
 }
 
@@ -25,17 +25,31 @@ impl By<'_> {
     /// # Errors
     /// The registry refuses this caller or can't be reached.
     pub async fn delete(&self, repository: &Repository, digest: Digest) -> Result<Deleted, RegistryError> {
+        self.delete_at(repository, &digest.to_string()).await
+    }
+
+    /// Asks for the deletion of what is under this tag or digest. Of registries before distribution-spec v1.1 some refuse the name of a
+    /// tag here.
+    pub(super) async fn delete_at(
+        &self,
+        repository: &Repository,
+        at: &str,
+    ) -> Result<Deleted, RegistryError> {
         let host = repository.registry();
-        let path = format!("manifests/{digest}");
+        let path = format!("manifests/{at}");
         let asked = Asked { method: Method::DELETE, ..Asked::get(&path, MAX_ANSWER) };
         let refusal = match self.tell(repository, &asked).await? {
             Told::Answer(_) => return Ok(Deleted::Gone),
             Told::No(refusal) => refusal,
         };
         let status = refusal.status;
+        // What is no digest is none that some registries can delete.
+        let is_by_name = !at.contains(':');
         match status {
+            StatusCode::NOT_FOUND if is_by_name => Ok(Deleted::NotAllowed),
             StatusCode::NOT_FOUND => Ok(Deleted::Gone),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(Deleted::NotAllowed),
+            StatusCode::BAD_REQUEST if is_by_name => Ok(Deleted::NotAllowed),
             // As some registries say it.
             StatusCode::BAD_REQUEST if refusal.has(&["UNSUPPORTED"]) => Ok(Deleted::NotAllowed),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError {
@@ -70,6 +84,10 @@ mod tests {
 
     /// What farm makes of an answer with this status and body.
     async fn answered(status: &str, body: &str) -> Result<Deleted, RegistryError> {
+        asked_for(&Digest::of(b"x").to_string(), status, body).await
+    }
+
+    async fn asked_for(what: &str, status: &str, body: &str) -> Result<Deleted, RegistryError> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = format!("127.0.0.1:{}/a", listener.local_addr().unwrap().port()).parse().unwrap();
@@ -86,7 +104,7 @@ mod tests {
         });
         let registries =
             crate::registry::tests::reach(Default::default(), std::time::Duration::from_secs(10));
-        registries.farm().delete(&at, Digest::of(b"x")).await
+        registries.farm().delete_at(&at, what).await
     }
 
     #[tokio::test]
@@ -100,5 +118,15 @@ mod tests {
         assert_eq!(code("403 Forbidden").await, FailureCode::RegistryAuth);
         assert_eq!(code("429 Too Many Requests").await, FailureCode::RegistryUnavailable);
         assert_eq!(code("503 Service Unavailable").await, FailureCode::RegistryUnavailable);
+    }
+
+    #[tokio::test]
+    async fn a_tag_alone_is_not_taken_away_by_every_registry() {
+        let invalid = "{\"errors\":[{\"code\":\"DIGEST_INVALID\"}]}";
+        assert_eq!(asked_for("1", "202 Accepted", "").await.unwrap(), Deleted::Gone);
+        for refusal in ["400 Bad Request", "404 Not Found", "405 Method Not Allowed"] {
+            assert_eq!(asked_for("1", refusal, invalid).await.unwrap(), Deleted::NotAllowed, "{refusal}");
+        }
+        assert!(asked_for("1", "503 Service Unavailable", "").await.unwrap_err().is_transient());
     }
 }

@@ -18,12 +18,15 @@ mod realm;
 pub mod referrers;
 mod requests;
 pub mod staging;
+pub mod tags;
 mod tokens;
 pub mod tree;
+mod untag;
+pub mod usage;
 mod verify;
 mod waits;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,20 +46,11 @@ use crate::outbound::{Client, Outbound};
 pub use delete::Deleted;
 pub use error::RegistryError;
 pub use public::{Looked, Seen};
+pub use untag::Untagged;
 pub use verify::Unverified;
 
 /// The media types that farm asks for and understands.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
-
-/// The pages of one list of tags may take so many times as long as one request.
-const LISTING: u32 = 4;
-
-/// A page of tags.
-#[derive(serde::Deserialize)]
-struct Tags {
-    /// Some registries write null for none.
-    tags: Option<Vec<String>>,
-}
 
 /// A manifest as the registry gave it.
 #[derive(Debug, Clone)]
@@ -263,67 +257,6 @@ impl By<'_> {
             }
             Told::No(refusal) if refusal.is_absence() => Err(RegistryError::missing(repository)),
             Told::No(refusal) => Err(RegistryError::of(repository, &refusal, &self.whose)),
-        }
-    }
-
-    /// Some of the repository's tags, at most `limit`, as its registry orders them.
-    ///
-    /// # Errors
-    /// The registry refuses or can't be reached.
-    pub async fn tags(&self, repository: &Repository, limit: usize) -> Result<Vec<String>, RegistryError> {
-        self.page(repository, limit, None).await
-    }
-
-    /// A page of the repository's tags (distribution-spec v1.1, "Listing Tags").
-    async fn page(
-        &self,
-        repository: &Repository,
-        limit: usize,
-        last: Option<&str>,
-    ) -> Result<Vec<String>, RegistryError> {
-        let limit = limit.to_string();
-        let mut query = vec![("n", limit.as_str())];
-        query.extend(last.map(|last| ("last", last)));
-        let asked = Asked { query: &query, ..Asked::get("tags/list", MAX_TAGS) };
-        let Some(answer) = self.ask(repository, &asked).await? else { return Ok(Vec::new()) };
-        let page: Tags = serde_json::from_slice(&answer.body).map_err(|error| {
-            RegistryError::rejected(repository, format!("its list of tags: {}", image::in_json(&error)))
-        })?;
-        Ok(page.tags.unwrap_or_default())
-    }
-
-    /// All of the repository's tags, unless there are more than `most`.
-    ///
-    /// # Errors
-    /// The registry refuses or can't be reached.
-    pub async fn all_tags(
-        &self,
-        repository: &Repository,
-        most: usize,
-    ) -> Result<Option<Vec<String>>, RegistryError> {
-        let limit = self.registries.timeout * LISTING;
-        let listed = tokio::time::timeout(limit, self.pages(repository, most)).await;
-        listed.unwrap_or_else(|_| Err(RegistryError::unended(repository, limit)))
-    }
-
-    async fn pages(
-        &self,
-        repository: &Repository,
-        most: usize,
-    ) -> Result<Option<Vec<String>>, RegistryError> {
-        const PAGE: usize = 1000;
-        let (mut all, mut known) = (Vec::<String>::new(), HashSet::<String>::new());
-        loop {
-            let page = self.page(repository, PAGE, all.last().map(String::as_str)).await?;
-            // A registry that knows no pages gives all at once, and the same again.
-            let before = all.len();
-            all.extend(page.into_iter().filter(|tag| known.insert(tag.clone())));
-            if all.len() == before {
-                return Ok(Some(all));
-            }
-            if all.len() > most {
-                return Ok(None);
-            }
         }
     }
 

@@ -50,10 +50,23 @@ impl Tree {
 /// What a manifest or an index refers to.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub(super) struct Document {
     config: Option<Entry>,
     layers: Option<Vec<Entry>>,
     manifests: Option<Vec<Entry>>,
+}
+
+impl Document {
+    /// The blobs that lie in the registry, with their length.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let blobs = self.config.iter().chain(self.layers.iter().flatten());
+        blobs.filter(|blob| !blob.is_foreign()).map(|blob| (blob.digest, blob.size))
+    }
+
+    /// The manifests that it lists.
+    pub(super) fn listed(&self) -> Vec<Digest> {
+        self.manifests.iter().flatten().map(|entry| entry.digest).collect()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -31,3 +31,6 @@ pub const FEATURE_MOUNTS: &str = "mounts";
 
 /// It runs a build's gate in what it has pushed.
 pub const FEATURE_GATES: &str = "gates";
+
+/// It has its engine say what it keeps of former builds, and drop some of it.
+pub const FEATURE_CACHES: &str = "caches";

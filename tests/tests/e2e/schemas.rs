@@ -81,6 +81,14 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("image", &farm.cli(&["inspect", BASE, "--json"]).ok());
     fits("build", &farm.cli(&["tag", &tag, "2", "--json"]).ok());
     fits("history", &farm.cli(&["history", &tag, "--json"]).ok());
+    let repository = tag.trim_end_matches(":1");
+    fits("usage", &farm.cli(&["du", "--json"]).ok());
+    fits("pruned", &farm.cli(&["prune", "--workers", "--older-than", "20d", "--dry-run", "--json"]).ok());
+    fits("tags", &farm.cli(&["ls", repository, "--json"]).ok());
+    farm.cli(&["tag", &tag, "3"]).ok();
+    fits("removed", &farm.cli(&["rm", &format!("{repository}:3"), "--dry-run", "--json"]).ok());
+    farm.cli(&["rm", &format!("{repository}:3"), &format!("{repository}:2"), "--json"]);
+    fits("history", &farm.cli(&["history", &format!("{repository}:2"), "--json"]).ok());
     fits("test", &farm.cli(&["test", &tag, "--json"]).stdout);
     fits("test", &farm.cli(&["test", &tag, "--json", "--entrypoint", "/nope"]).stdout);
     fits("config", &farm.cli(&["config", "--json"]).ok());

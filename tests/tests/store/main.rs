@@ -34,6 +34,7 @@ mod queueing;
 mod quotas;
 mod races;
 mod rechecking;
+mod removing;
 mod retaining;
 mod retries_interleaved;
 mod retrying;

@@ -27,7 +27,7 @@ mod types;
 
 pub use engine::address::EngineAddress;
 pub use engine::elf::probe_executable;
-pub use engine::{Engine, EngineDescription, EngineError, EngineKind};
+pub use engine::{CacheBounds, Dropped, Engine, EngineDescription, EngineError, EngineKind};
 pub use failure::is_unstartable;
 pub use fetches::{Fetches, Place};
 pub use public::Public;

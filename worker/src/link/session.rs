@@ -12,8 +12,8 @@ use farm_proto::v1::control_response::Message as Response;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_types::chain::with_causes;
 use farm_types::{
-    AttemptId, FEATURE_ARCHIVES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GATES, FEATURE_GIT,
-    FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
+    AttemptId, FEATURE_ARCHIVES, FEATURE_CACHES, FEATURE_DRAINING, FEATURE_FENCED, FEATURE_GATES,
+    FEATURE_GIT, FEATURE_MOUNTS, FEATURE_PROBES, FEATURE_PROGRESS, FEATURE_TOKENS, FEATURE_UNNEEDED,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -183,6 +183,12 @@ impl<'a> Session<'a> {
                     let _ = self.tell(Request::Probed(probed));
                 }
             }
+            Some(Response::CacheAsked(asked)) => {
+                if let Some(told) = attempts.cache(asked) {
+                    // One that gets lost is asked for again.
+                    let _ = self.tell(Request::CacheTold(told));
+                }
+            }
             Some(Response::Welcome(_)) => tracing::warn!("a second Welcome; ignored"),
             // A newer coordinator may say more than we know.
             None => {}
@@ -255,7 +261,7 @@ fn describe(status: &Status) -> String {
 }
 
 /// What every worker of this version does.
-const FEATURES: [&str; 7] = [
+const FEATURES: [&str; 8] = [
     FEATURE_PROGRESS,
     FEATURE_PROBES,
     FEATURE_UNNEEDED,
@@ -263,6 +269,7 @@ const FEATURES: [&str; 7] = [
     FEATURE_MOUNTS,
     FEATURE_ARCHIVES,
     FEATURE_GATES,
+    FEATURE_CACHES,
 ];
 
 /// Who we are, for a new stream.

@@ -8,7 +8,7 @@ use farm_proto::v1::farm_service_server::FarmService;
 use tonic::{Request, Response, Status};
 
 use super::native::native;
-use super::workers;
+use super::{caches, workers};
 use crate::grpc::status;
 use crate::people;
 use crate::shared::Shared;
@@ -89,5 +89,22 @@ impl FarmService for Machines {
         tracing::info!(?names, by = caller.principal.name, "workers are removed");
         self.shared.hints.changed();
         Ok(Response::new(v1::RemoveWorkersResponse {}))
+    }
+
+    async fn measure_caches(
+        &self,
+        _: Request<v1::MeasureCachesRequest>,
+    ) -> Result<Response<v1::MeasureCachesResponse>, Status> {
+        let caches = caches::measure(&self.shared).await?;
+        Ok(Response::new(v1::MeasureCachesResponse { caches }))
+    }
+
+    async fn prune_caches(
+        &self,
+        request: Request<v1::PruneCachesRequest>,
+    ) -> Result<Response<v1::PruneCachesResponse>, Status> {
+        let caller = people::caller(&request)?;
+        let caches = caches::prune(&self.shared, &caller, request.into_inner()).await?;
+        Ok(Response::new(v1::PruneCachesResponse { caches }))
     }
 }

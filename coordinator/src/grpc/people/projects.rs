@@ -204,6 +204,21 @@ impl ProjectService for Projects {
         Ok(Response::new(settings::told(&quota, used.as_ref(), &defaults)))
     }
 
+    async fn get_usage(
+        &self,
+        request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let member = people::member(&request)?;
+        let usage = self.shared.store.usage(member.project).await.map_err(status::store)?;
+        Ok(Response::new(v1::GetUsageResponse {
+            source_bytes: usage.source_bytes,
+            output_bytes: usage.output_bytes,
+            log_bytes: usage.log_bytes,
+            repositories: usage.repositories.iter().map(ToString::to_string).collect(),
+            is_more: usage.is_more,
+        }))
+    }
+
     async fn set_project_quota(
         &self,
         request: Request<v1::SetProjectQuotaRequest>,

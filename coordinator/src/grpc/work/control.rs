@@ -9,6 +9,7 @@ use farm_proto::v1::control_response::Message as Answer;
 use farm_proto::{WORKER_PROTOCOL, v1};
 use farm_store::StoreError;
 use farm_store::builds::record::{self, JobResult};
+use farm_store::machines::caches::Told;
 use farm_store::machines::certificates::ShownWorker;
 use farm_store::machines::workers::{Joined, OVERTAKEN, Registration};
 use farm_store::sources::partial::Missing;
@@ -232,6 +233,7 @@ impl Connection {
                     self.declined(lease, &declined.reason).instrument(self.span(lease)).await?;
                 }
                 Some(Said::Probed(probed)) => self.probed(probed).await?,
+                Some(Said::CacheTold(told)) => self.cache_told(told).await?,
                 Some(Said::Bye(_)) => return Ok(Left::Goodbye),
                 Some(Said::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
                 // A message of a newer worker: not for us.
@@ -370,6 +372,19 @@ impl Connection {
                 Ok(())
             }
             Err(StoreError::Stale(_)) => Ok(()),
+            Err(error) => Err(status::store(error)),
+        }
+    }
+
+    async fn cache_told(&self, told: v1::CacheTold) -> Result<(), Status> {
+        let ask: Uuid = told
+            .id
+            .parse()
+            .map_err(|_| Status::invalid_argument("CacheTold names nothing that was asked"))?;
+        let v1::CacheTold { bytes, freed_bytes, .. } = told;
+        let told = Told { bytes, freed_bytes, failure: without_nul(told.failure) };
+        match self.shared.store.cache_told(self.worker, ask, &told).await {
+            Ok(()) | Err(StoreError::Stale(_)) => Ok(()),
             Err(error) => Err(status::store(error)),
         }
     }

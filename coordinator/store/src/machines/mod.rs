@@ -1,5 +1,6 @@
 //! Workers with their engines, and coordinators: who is there, who leads, and who is set aside.
 
+pub mod caches;
 pub mod certificates;
 pub mod drain;
 pub mod invitations;

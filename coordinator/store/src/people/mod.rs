@@ -19,3 +19,4 @@ pub(crate) mod standing;
 pub mod tokens;
 pub mod trail;
 pub mod trust;
+pub mod usage;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use farm_types::{Digest, ProjectId, Repository};
 
 use crate::machines::leader::Epoch;
+use crate::pool::Session;
 use crate::proof::LeaderTx;
 use crate::unreadable::readable;
 use crate::work::attempts::Lease;
@@ -105,7 +106,7 @@ impl Store {
         // What takes long comes now: nothing waits for this transaction, and the door is closed by a row.
         let mut tx = self.begin_leading(epoch).await?;
         self.keep_published(&mut tx, at).await?;
-        let in_use = self.in_use(&mut tx, at).await?;
+        let in_use = in_use(&mut tx, at).await?;
         let mut pushed_for = self.garbage(&mut tx, at, after).await?;
         pushed_for.retain(|digest, _| !in_use.contains(digest));
         let garbage: Vec<Digest> = pushed_for.keys().copied().collect();
@@ -136,24 +137,7 @@ impl Store {
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", at.to_string())
             .fetch_one(&mut *tx)
             .await?;
-        let busy = sqlx::query_scalar!(
-            r#"SELECT EXISTS (
-                   SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
-                   JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
-                   WHERE a.state IN ('offered', 'running') AND $1 = ANY(e.repositories))
-               -- What is copied there is looked for there before.
-               OR EXISTS (
-                   SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-                   JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
-                   JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
-                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND a.staged)
-               OR EXISTS (
-                   SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-                   WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND b.spec #> '{purpose,copy}' IS NOT NULL) AS "busy!""#,
-            at.to_string()
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let busy = is_busy(&mut tx, at).await?;
         if busy {
             sqlx::query!(
                 "INSERT INTO cleanings AS c (registry, repository, until, next_at, busy_since)
@@ -200,28 +184,6 @@ impl Store {
         }
         tx.commit().await?;
         Ok(!busy)
-    }
-
-    /// What builds that are under way need of what is in this repository: the results of their jobs, and what was merged of
-    /// them. While the door is closed no result comes in.
-    async fn in_use(&self, tx: &mut LeaderTx, at: &Repository) -> Result<Vec<Digest>> {
-        let words = sqlx::query_scalar!(
-            r#"SELECT word AS "word!" FROM (
-                   SELECT j.result ->> 'digest' AS word FROM builds b
-                   JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-                   JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
-                   WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)
-                 UNION
-                   SELECT 'sha256:' || encode(u.index_digest, 'hex') FROM builds b
-                   JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
-                   JOIN publications u ON u.project_id = b.project_id AND u.build_id = b.id
-                   WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)) used
-               WHERE word IS NOT NULL"#,
-            at.to_string()
-        )
-        .fetch_all(&mut **tx)
-        .await?;
-        words.iter().map(|word| state(word)).collect()
     }
 
     /// Notes of all that was published in this repository, or belongs to a build that was, that it stays.
@@ -391,6 +353,51 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Whether something is under way that pushes to this repository, or looks there for what is.
+pub(super) async fn is_busy(tx: &mut Session, at: &Repository) -> Result<bool> {
+    let busy = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM attempts a JOIN jobs j ON j.project_id = a.project_id AND j.id = a.job_id
+               JOIN executions e ON e.project_id = j.project_id AND e.id = j.execution_id
+               WHERE a.state IN ('offered', 'running') AND $1 = ANY(e.repositories))
+           -- What is copied there is looked for there before.
+           OR EXISTS (
+               SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+               JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
+               JOIN attempts a ON a.project_id = j.project_id AND a.job_id = j.id
+               WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND a.staged)
+           OR EXISTS (
+               SELECT FROM builds b JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+               WHERE b.state = 'publishing' AND $1 = ANY(e.repositories) AND b.spec #> '{purpose,copy}' IS NOT NULL) AS "busy!""#,
+        at.to_string()
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(busy)
+}
+
+/// What builds that are under way need of what is in this repository: the results of their jobs, and what was merged of
+/// them. While the door is closed no result comes in.
+pub(super) async fn in_use(tx: &mut Session, at: &Repository) -> Result<Vec<Digest>> {
+    let words = sqlx::query_scalar!(
+        r#"SELECT word AS "word!" FROM (
+               SELECT j.result ->> 'digest' AS word FROM builds b
+               JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+               JOIN jobs j ON j.project_id = e.project_id AND j.execution_id = e.id
+               WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)
+             UNION
+               SELECT 'sha256:' || encode(u.index_digest, 'hex') FROM builds b
+               JOIN executions e ON e.project_id = b.project_id AND e.id = b.execution_id
+               JOIN publications u ON u.project_id = b.project_id AND u.build_id = b.id
+               WHERE b.finished_at IS NULL AND $1 = ANY(e.repositories)) used
+           WHERE word IS NOT NULL"#,
+        at.to_string()
+    )
+    .fetch_all(tx)
+    .await?;
+    words.iter().map(|word| state(word)).collect()
 }
 
 /// Refuses while a repository of the execution is being cleaned, and keeps cleanings from beginning until the

@@ -84,7 +84,8 @@ impl Store {
         moves.collect()
     }
 
-    /// Removes at most `limit` moves of tags that were seen so long ago, but for each one's last; answers how many.
+    /// Removes at most `limit` moves of tags that were seen so long ago, but for each one's last, and as many removals; answers how
+    /// many.
     ///
     /// # Errors
     /// Another coordinator leads.
@@ -102,8 +103,17 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
+        let forgotten = sqlx::query!(
+            "DELETE FROM tag_removals WHERE (project_id, registry, repository, tag, id) IN (
+                SELECT project_id, registry, repository, tag, id FROM tag_removals
+                WHERE removed_at < farm_now() - make_interval(secs => $1) ORDER BY removed_at LIMIT $2)",
+            kept.as_secs_f64(),
+            limit
+        )
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
-        Ok(removed.rows_affected())
+        Ok(removed.rows_affected() + forgotten.rows_affected())
     }
 }
 

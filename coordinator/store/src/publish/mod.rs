@@ -1,9 +1,11 @@
-//! From a build whose platforms are done to its tags: what is merged, put and claimed, looked at once more, and cleaned up
-//! after builds that came to nothing.
+//! From a build whose platforms are done to its tags: what is merged, put and claimed, looked at once more, cleaned up
+//! after builds that came to nothing, and removed at somebody's wish.
 
 pub mod destinations;
 pub mod garbage;
 pub mod history;
+pub mod listing;
 pub mod publications;
 pub mod rechecks;
+pub mod removals;
 pub mod staging;

@@ -28,6 +28,7 @@ use tonic::transport::Channel;
 pub use self::address::EngineKind;
 use self::address::{EngineAddress, Place};
 use self::connect::Dialer;
+pub use self::disk::{CacheBounds, Dropped};
 pub use self::error::EngineError;
 use self::error::reason;
 use super::session::times::Served;

@@ -186,7 +186,8 @@ fn tags_that_no_rule_keeps_go_with_their_images() {
         ["pr-1", "pr-2", "pr-3", "v1"].iter().map(|name| built(&farm, &tag(name))).collect();
     // An image that stays by another name, and one that somebody else has put.
     farm.cli(&["tag", &tag("pr-2"), "v0"]).ok();
-    run(&[format!("docker://{}", tag("pr-3")), format!("docker://{}", tag("theirs"))]);
+    let copy = [format!("docker://{}", tag("pr-3")), format!("docker://{}", tag("theirs"))];
+    run(&[&["--all".to_owned()][..], &copy].concat());
     let rules = ["prune", "--registry", &repository, "--keep-last", "1", "--keep", "v*"];
     let with = |more: &[&'static str]| farm.cli(&[&rules[..], more].concat());
     let all = tags(&farm, &repository);

@@ -7,6 +7,7 @@
 //! Invariant: what is needed stays, whatever a registry makes of a deletion: one that takes a manifest away with the name of a tag is
 //! given it back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,13 +58,16 @@ pub(super) async fn remove(
     let digests = digests.collect::<Result<_, _>>().map_err(status::invalid)?;
     shared.registries.check(&at).map_err(status::invalid)?;
     shared.accesses.check_removal(&member, &at, &tags).await?;
+    let expected = request.expected.iter().map(|(tag, digest)| Ok((tag.clone(), digest.parse()?)));
+    let expected: BTreeMap<String, Digest> =
+        expected.collect::<Result<_, farm_types::Invalid>>().map_err(status::invalid)?;
     let wanted = Wanted { tags: tags.into_iter().map(|tag| tag.tag).collect(), digests };
     let shared = Arc::clone(shared);
     // What is begun is brought to its end, and noted, also when nobody waits for it any more.
     let done = tokio::spawn(
         async move {
             let (is_dry, only_idle) = (request.dry_run, request.only_idle);
-            removed(&shared, &member, &at, &wanted, (is_dry, only_idle)).await
+            removed(&shared, &member, &at, (&wanted, &expected), (is_dry, only_idle)).await
         }
         .in_current_span(),
     );
@@ -77,7 +81,7 @@ async fn removed(
     shared: &Shared,
     member: &Member,
     at: &Repository,
-    wanted: &Wanted,
+    (wanted, expected): (&Wanted, &BTreeMap<String, Digest>),
     (is_dry, only_idle): (bool, bool),
 ) -> Result<v1::RemoveImagesResponse, Status> {
     let allowed = shared.accesses.of(member.project).await.map_err(status::store)?;
@@ -108,7 +112,7 @@ async fn removed(
         done: Default::default(),
         is_over: true,
     };
-    let ended = match tokio::time::timeout(LOOKING, work.plan(wanted, &removing.in_use)).await {
+    let ended = match tokio::time::timeout(LOOKING, work.plan(wanted, expected, &removing.in_use)).await {
         Ok(Ok((held, removal))) if is_dry => Ok(work.told(&held, removal)),
         Ok(Ok((held, removal))) => work.run(&held, removal).await,
         Ok(Err(refused)) => Err(refused),
@@ -139,7 +143,12 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// What there is, and what goes of it.
-    async fn plan(&self, wanted: &Wanted, in_use: &InUse) -> Result<(Held, Removal), Status> {
+    async fn plan(
+        &self,
+        wanted: &Wanted,
+        expected: &BTreeMap<String, Digest>,
+        in_use: &InUse,
+    ) -> Result<(Held, Removal), Status> {
         let at = self.at;
         let beside = wanted.digests.iter().chain(&in_use.digests).copied();
         let held = self.by.held(at, MOST_TAGS, beside).await.map_err(status::registry)?;
@@ -148,18 +157,30 @@ impl Work<'_> {
             let instead = self.by.instead_of(at, tag).await;
             return Err(Status::not_found(format!("there is no {at}:{tag}{instead}; nothing was removed")));
         }
+        for (tag, digest) in expected {
+            if held.heads.get(tag) != Some(digest) {
+                return Err(Status::failed_precondition(format!(
+                    "{at}:{tag} was moved since it was looked at; nothing was removed, look once more"
+                )));
+            }
+        }
         for digest in &wanted.digests {
             if self.by.head(at, &digest.to_string()).await.map_err(status::registry)?.is_none() {
                 return Err(Status::not_found(format!("there is no {at}@{digest}; nothing was removed")));
             }
         }
-        let removal = held.removal(wanted, in_use).map_err(|(digest, need)| {
+        let mut removal = held.removal(wanted, in_use).map_err(|(digest, need)| {
             Status::failed_precondition(format!(
                 "{at}@{digest} stays, as {}; {}. Nothing was removed",
                 words(at, &need),
                 cure(at, &need)
             ))
         })?;
+        // What other publications list stays, whether a tag points to them or not.
+        let gone: Vec<Digest> = removal.manifests.iter().map(|(digest, _)| *digest).collect();
+        let kept = self.shared.store.published_beside(at, &removal.below, &gone).await;
+        let kept = kept.map_err(status::store)?;
+        removal.below.retain(|digest| !kept.contains(digest));
         Ok((held, removal))
     }
 
@@ -202,10 +223,12 @@ impl Work<'_> {
 
     async fn remove_all(&mut self, held: &Held, removal: Removal) -> Result<(), Status> {
         for (tag, digest, need) in removal.names {
+            self.still_there(std::slice::from_ref(&tag), digest).await?;
             self.untag(held, &tag, digest, &need).await?;
             self.note(digest, vec![tag], words(self.at, &need)).await?;
         }
         for (digest, tags) in removal.manifests {
+            self.still_there(&tags, digest).await?;
             self.delete(digest).await?;
             self.note(digest, tags, String::new()).await?;
         }
@@ -223,6 +246,18 @@ impl Work<'_> {
         let noted = self.shared.store.note_removal(&by, project, removed).await;
         self.done.removed.push(v1::RemovedImage { digest: digest.to_string(), tags, kept_for });
         noted.map_err(status::store)
+    }
+
+    /// Sees whether tags point where they did: others than the farm may have moved them meanwhile.
+    async fn still_there(&mut self, tags: &[String], digest: Digest) -> Result<(), Status> {
+        for tag in tags {
+            let head = self.by.head(self.at, tag).await.map_err(status::registry)?;
+            if head.is_some_and(|head| head != digest) {
+                let (at, why) = (self.at, "was moved since it was looked at, and stays; look once more");
+                return Err(Status::failed_precondition(format!("{at}:{tag} {why}")));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a manifest away with all its tags.

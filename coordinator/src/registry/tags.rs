@@ -23,10 +23,17 @@ const LISTING: u32 = 4;
 const AT_ONCE: usize = 8;
 /// Indexes list indexes so deep at most.
 const DEEPEST: usize = 4;
+/// So many entries of indexes on one level are kept.
+const MOST_LISTED: usize = 100_000;
 /// So many manifests are read at most to find out what tags reach.
 const MOST_MANIFESTS: usize = 5_000;
 /// The longest config that is read for its platform, bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
+/// So many pages a list has at most, and a tag so many characters (distribution-spec v1.1, "Pulling manifests").
+const MOST_PAGES: usize = 200;
+const LONGEST_TAG: usize = 128;
+/// So many platforms of an index are told.
+const MOST_PLATFORMS: usize = 64;
 /// So many parts of a query are taken.
 const MOST_PARTS: usize = 8;
 
@@ -35,6 +42,18 @@ const MOST_PARTS: usize = 8;
 struct Tags {
     /// Some registries write null for none.
     tags: Option<Vec<String>>,
+}
+
+/// What is read of a manifest to see what it lists.
+#[derive(serde::Deserialize)]
+struct Listing {
+    #[serde(default)]
+    manifests: Option<Vec<Child>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Child {
+    digest: String,
 }
 
 /// What a page's answer says of the next one: its query.
@@ -71,7 +90,9 @@ impl By<'_> {
         let page: Tags = serde_json::from_slice(&answer.body).map_err(|error| {
             RegistryError::rejected(repository, format!("its list of tags: {}", in_json(&error)))
         })?;
-        Ok((page.tags.unwrap_or_default(), next(&answer.headers)))
+        // What no tag can be called is none, and isn't kept.
+        let tags = page.tags.unwrap_or_default().into_iter().filter(|tag| tag.len() <= LONGEST_TAG);
+        Ok((tags.collect(), next(&answer.headers)))
     }
 
     /// All of the repository's tags, unless there are more than `most`.
@@ -104,12 +125,14 @@ impl By<'_> {
         let (mut all, mut known) = (Vec::<String>::new(), HashSet::<String>::new());
         let first = || vec![("n".to_owned(), PAGE.to_owned())];
         let mut query = first();
-        loop {
+        for _ in 0..MOST_PAGES {
             let (page, next) = self.page(repository, &query).await?;
             // A registry that knows no pages gives all at once, and the same again.
             let before = all.len();
             all.extend(page.into_iter().filter(|tag| known.insert(tag.clone())));
-            if all.len() == before || all.len() >= enough {
+            // A page may be empty, and say what comes next.
+            let is_last = all.len() == before && next.as_ref().is_none_or(|next| *next == query);
+            if is_last || all.len() >= enough {
                 return Ok(all);
             }
             // One that says nothing of the next page may have one all the same.
@@ -118,6 +141,7 @@ impl By<'_> {
                 first().into_iter().chain(last).collect()
             });
         }
+        Err(RegistryError::rejected(repository, "its list of tags has no end"))
     }
 
     /// To what these tags point, but for those that aren't there.
@@ -168,13 +192,20 @@ impl By<'_> {
             if seen.len() > MOST_MANIFESTS {
                 return Ok(None);
             }
-            let read: Vec<(Digest, Vec<Digest>)> = futures::stream::iter(level)
+            let mut reading = futures::stream::iter(level)
                 .map(|digest| async move {
                     Ok::<_, RegistryError>((digest, self.listed_by(repository, digest).await?))
                 })
-                .buffer_unordered(AT_ONCE)
-                .try_collect()
-                .await?;
+                .buffer_unordered(AT_ONCE);
+            let (mut read, mut told) = (Vec::<(Digest, Vec<Digest>)>::new(), 0);
+            while let Some((digest, listed)) = reading.try_next().await? {
+                told += listed.len();
+                if told > MOST_LISTED {
+                    return Ok(None);
+                }
+                read.push((digest, listed));
+            }
+            drop(reading);
             let below = read.iter().flat_map(|(_, listed)| listed).copied();
             level = below.filter(|digest| seen.insert(*digest)).collect();
             lists.extend(read.into_iter().filter(|(_, listed)| !listed.is_empty()));
@@ -188,10 +219,17 @@ impl By<'_> {
     /// What an index lists; nothing, if it is no index or isn't there.
     async fn listed_by(&self, at: &Repository, digest: Digest) -> Result<Vec<Digest>, RegistryError> {
         let Some(manifest) = self.manifest(at, &digest.to_string()).await? else { return Ok(Vec::new()) };
-        // A manifest that lists nothing is an image's.
-        let document: Option<IndexDocument> = serde_json::from_slice(&manifest.bytes).ok();
-        let listed = document.map(|document| document.manifests).unwrap_or_default();
-        Ok(listed.into_iter().map(|child| child.digest).collect())
+        // What it lists decides on what else stays: all of it has to be understood. A manifest that lists nothing is an image's.
+        let unclear =
+            |why: &str| RegistryError::rejected(at, format!("what {digest} lists can't be told ({why})"));
+        let document: Listing =
+            serde_json::from_slice(&manifest.bytes).map_err(|error| unclear(&in_json(&error)))?;
+        let listed = document.manifests.unwrap_or_default();
+        if listed.len() > MOST_MANIFESTS {
+            return Err(unclear("it lists too much"));
+        }
+        let listed = listed.into_iter().map(|child| child.digest.parse::<Digest>());
+        listed.collect::<Result<_, _>>().map_err(|error| unclear(&error.to_string()))
     }
 
     /// What a manifest is; `None` when it isn't there.
@@ -254,7 +292,8 @@ fn of_index(index: &IndexDocument) -> Vec<String> {
     for platform in images.filter_map(|one| one.platform.as_ref()) {
         let variant = platform.variant.as_deref().unwrap_or_default();
         let platform = spelled(&platform.os, &platform.architecture, variant);
-        if !platforms.contains(&platform) {
+        if platforms.len() < MOST_PLATFORMS && platform.len() <= LONGEST_TAG && !platforms.contains(&platform)
+        {
             platforms.push(platform);
         }
     }

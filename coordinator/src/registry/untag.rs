@@ -4,9 +4,14 @@
 //! of the rest, and what is missing is put back: its bytes were read before, and its blobs are there until the registry collects its
 //! garbage.
 
+use std::time::Duration;
+
 use farm_types::{Digest, Repository};
 
-use super::{By, Deleted, RegistryError};
+use super::{By, Deleted, Manifest, RegistryError};
+
+/// So long is waited before something is asked a second time, and each time twice as long, up to four times.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of a tag that was to be taken away alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,17 +44,17 @@ impl By<'_> {
         if self.delete_at(repository, tag).await? == Deleted::NotAllowed {
             return Ok(Untagged::NotAllowed);
         }
-        let mut lost = Vec::new();
-        for other in others {
-            if self.head(repository, other).await?.is_none() {
-                lost.push((*other).to_owned());
+        // Whatever happens to one of them, the others are looked at: first the manifest itself, without which none of them is anything.
+        let (mut lost, mut trouble) = (Vec::new(), None);
+        for name in std::iter::once(at.as_str()).chain(others.iter().copied()) {
+            match self.give_back(repository, name, &manifest).await {
+                Ok(true) => lost.push(name.to_owned()),
+                Ok(false) => {}
+                Err(error) => trouble = Some(error),
             }
         }
-        if lost.is_empty() && self.head(repository, &at).await?.is_none() {
-            lost.push(at);
-        }
-        for name in &lost {
-            self.put(repository, name, &manifest.bytes, &manifest.media_type).await?;
+        if let Some(error) = trouble {
+            return Err(error);
         }
         if !lost.is_empty() {
             return Ok(Untagged::PutBack(lost));
@@ -59,11 +64,36 @@ impl By<'_> {
     }
 }
 
+impl By<'_> {
+    /// Puts a manifest where it isn't any more, if it isn't there; says whether. Trouble that may pass is waited for a little.
+    async fn give_back(
+        &self,
+        repository: &Repository,
+        name: &str,
+        manifest: &Manifest,
+    ) -> Result<bool, RegistryError> {
+        let mut wait = PAUSE;
+        loop {
+            let given = match self.head(repository, name).await {
+                Ok(Some(_)) => Ok(false),
+                Ok(None) => {
+                    self.put(repository, name, &manifest.bytes, &manifest.media_type).await.map(|()| true)
+                }
+                Err(error) => Err(error),
+            };
+            match given {
+                Err(error) if error.is_transient() && wait < PAUSE * 16 => tokio::time::sleep(wait).await,
+                given => return given,
+            }
+            wait *= 2;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

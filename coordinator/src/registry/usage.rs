@@ -14,6 +14,8 @@ use super::{By, RegistryError};
 /// So many tags are looked at, and so many manifests read.
 const MOST_TAGS: usize = 1_000;
 const MOST_MANIFESTS: usize = 2_000;
+/// So many blobs are counted.
+const MOST_BLOBS: usize = 100_000;
 /// So many requests go to the registry at once.
 const AT_ONCE: usize = 8;
 
@@ -68,7 +70,7 @@ impl By<'_> {
             sum.is_more |= level.len() > left;
             let now: Vec<Digest> = level.iter().take(left).copied().collect();
             sum.seen.extend(&now);
-            let read: Vec<Option<Vec<u8>>> = futures::stream::iter(now)
+            let mut reading = futures::stream::iter(now)
                 .map(|digest| async move {
                     let read = self.manifest(repository, &digest.to_string()).await;
                     match read {
@@ -77,11 +79,19 @@ impl By<'_> {
                         read => Ok(read.ok().flatten().map(|manifest| manifest.bytes)),
                     }
                 })
-                .buffer_unordered(AT_ONCE)
-                .try_collect()
-                .await?;
-            level = read.into_iter().flatten().flat_map(|bytes| sum.take(&bytes)).collect();
-            level.retain(|digest| !sum.seen.contains(digest));
+                .buffer_unordered(AT_ONCE);
+            let mut next = BTreeSet::new();
+            // One after the other: what they say isn't kept, but for what is counted.
+            while let Some(bytes) = reading.try_next().await? {
+                next.extend(bytes.map(|bytes| sum.take(&bytes)).unwrap_or_default());
+                if sum.blobs.len() > MOST_BLOBS || next.len() > MOST_BLOBS {
+                    sum.is_more = true;
+                    return Ok(());
+                }
+            }
+            drop(reading);
+            next.retain(|digest| !sum.seen.contains(digest));
+            level = next;
         }
         Ok(())
     }

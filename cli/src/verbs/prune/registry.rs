@@ -3,6 +3,8 @@
 //! What goes is chosen here by the rules, and once more looked at by the farm, image by image, as for `farm rm`. Each step is one call that
 //! the farm brings to its end; when the command is ended between two, the same command once more goes on.
 
+use std::collections::BTreeMap;
+
 use farm_proto::v1::{
     GetAccessRequest, GetRepositoryUsageRequest, ListTagsRequest, RemoveImagesRequest, RemoveImagesResponse,
 };
@@ -36,8 +38,8 @@ pub(super) async fn prune(repository: Repository, args: &Args, setup: &Setup) ->
     }
     let client = Client::connect(&setup.address).await?;
     let rules = rules(&client, args).await?;
-    let mut work =
-        Work { client: &client, all: Removed { repository: repository.to_string(), ..Removed::default() } };
+    let all = Removed { repository: repository.to_string(), ..Removed::default() };
+    let mut work = Work { client: &client, all, digests: BTreeMap::new() };
     let (groups, tags) = work.chosen(&rules).await?;
     let names: Vec<String> = groups.iter().flatten().cloned().collect();
     let freed = work.freed(&names).await;
@@ -90,11 +92,13 @@ async fn rules(client: &Client, args: &Args) -> Result<Rules> {
 struct Work<'a> {
     client: &'a Client,
     all: Removed,
+    /// To what each tag pointed when it was chosen.
+    digests: BTreeMap<String, String>,
 }
 
 impl Work<'_> {
     /// Which tags go, by their images; and how many there are.
-    async fn chosen(&self, rules: &Rules) -> Result<(Vec<Vec<String>>, usize)> {
+    async fn chosen(&mut self, rules: &Rules) -> Result<(Vec<Vec<String>>, usize)> {
         let request =
             ListTagsRequest { repository: self.all.repository.clone(), most: LISTED, ..Default::default() };
         let listed = through(async || self.client.images().list_tags(request.clone()).await);
@@ -107,6 +111,7 @@ impl Work<'_> {
                 self.all.repository, listed.count
             )));
         }
+        self.digests = listed.tags.iter().map(|tag| (tag.tag.clone(), tag.digest.clone())).collect();
         Ok((chosen(&listed.tags, rules), listed.tags.len()))
     }
 
@@ -163,8 +168,12 @@ impl Work<'_> {
     }
 
     async fn call(&self, tags: Vec<String>, dry_run: bool) -> Result<RemoveImagesResponse> {
+        // What a tag has come to point to since it was chosen, nobody has chosen.
+        let expected =
+            tags.iter().filter_map(|tag| Some((tag.clone(), self.digests.get(tag)?.clone()))).collect();
         let request = RemoveImagesRequest {
             repository: self.all.repository.clone(),
+            expected,
             tags,
             digests: Vec::new(),
             dry_run,

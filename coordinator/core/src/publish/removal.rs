@@ -92,9 +92,10 @@ impl Held {
         let live =
             self.reached(self.heads.iter().filter(|(tag, _)| !but.contains(*tag)).map(|(_, head)| *head));
         let used = self.reached(in_use.digests.iter().copied());
-        // An index is put once more with each tag by whoever is about to publish it; an image is only looked for.
-        let is_used =
-            |digest: &Digest| used.contains(digest) || in_use.is_busy && !self.lists.contains_key(digest);
+        // Who is about to publish may find any of it there, and of the same images makes the same index.
+        let lists_used =
+            |digest: &Digest| self.lists.get(digest).into_iter().flatten().any(|child| used.contains(child));
+        let is_used = |digest: &Digest| in_use.is_busy || used.contains(digest) || lists_used(digest);
         let need = |digest: Digest| {
             let by_tag = live.contains(&digest).then(|| self.needed(digest, but)).flatten();
             by_tag.or_else(|| is_used(&digest).then_some(Need::Build))
@@ -115,8 +116,7 @@ impl Held {
         }
         let below = self.reached(gone.keys().copied()).into_iter();
         let below = below.filter(|digest| !gone.contains_key(digest) && !live.contains(digest));
-        let (left, below): (Vec<Digest>, Vec<Digest>) =
-            below.partition(|digest| in_use.is_busy || used.contains(digest));
+        let (left, below): (Vec<Digest>, Vec<Digest>) = below.partition(|digest| is_used(digest));
         removal.left = left.len();
         removal.below = below;
         removal.manifests = gone.into_iter().collect();
@@ -211,8 +211,9 @@ mod tests {
     fn what_builds_under_way_may_need_stays() {
         let busy = InUse { is_busy: true, digests: BTreeSet::new() };
         let removal = held().removal(&wanted(&["1", "old", "x"], &[]), &busy).unwrap();
-        assert_eq!(removal.names, [("x".to_owned(), of("x"), Need::Build)], "an image may be looked for");
-        assert_eq!((removal.manifests.len(), removal.below.len(), removal.left), (1, 0, 1));
+        assert_eq!(removal.names.len(), 3, "all of it may be looked for, or made once more");
+        assert!(removal.names.iter().all(|(_, _, need)| *need == Need::Build));
+        assert_eq!((removal.manifests.len(), removal.below.len(), removal.left), (0, 0, 0));
         let used = InUse { is_busy: false, digests: [of("one")].into() };
         let removal = held().removal(&wanted(&["1", "old"], &[]), &used).unwrap();
         assert_eq!(removal.names.len(), 2);
@@ -220,6 +221,7 @@ mod tests {
         assert_eq!(held().removal(&wanted(&[], &["one"]), &used).unwrap_err().0, of("one"));
         let child = InUse { is_busy: false, digests: [of("a")].into() };
         let removal = held().removal(&wanted(&["1", "old"], &[]), &child).unwrap();
-        assert_eq!((removal.manifests.len(), removal.below, removal.left), (1, vec![], 1));
+        assert_eq!(removal.names.len(), 2, "an index that a build is about to make once more stays");
+        assert_eq!((removal.manifests.len(), removal.below), (0, vec![]));
     }
 }

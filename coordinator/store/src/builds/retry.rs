@@ -155,11 +155,11 @@ impl Store {
             let inserted = sqlx::query!(
                 "INSERT INTO jobs (project_id, id, execution_id, kind, unit_key, platform, required, state,
                                    queue_class, virtual_time, emulation, runs, weight, ready_at, result, decided_at,
-                                   taken_from, entitlements)
+                                   taken_from, entitlements, gated, archive)
                  SELECT project_id, $3, $4, kind, unit_key, platform, required,
                         CASE WHEN $5 THEN 'succeeded' ELSE 'ready' END, queue_class, farm_now(), emulation, runs, weight,
                         farm_now(), CASE WHEN $5 THEN result END, CASE WHEN $5 THEN farm_now() END,
-                        CASE WHEN $5 THEN coalesce(taken_from, id) END, entitlements
+                        CASE WHEN $5 THEN coalesce(taken_from, id) END, entitlements, gated, archive
                  FROM jobs WHERE project_id = $1 AND id = $2 AND (state = 'succeeded' OR NOT $5)",
                 project,
                 job.id,

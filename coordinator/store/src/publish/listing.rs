@@ -8,7 +8,7 @@ use super::history::TagMove;
 use crate::{Result, Store, digest, fit, from_json_opt};
 
 impl Store {
-    /// The last move of each of these tags that farm has moved for the project.
+    /// The last move of each of these tags that farm has moved for the project, at the time at which it was last put there.
     ///
     /// # Errors
     /// The database can't be reached.
@@ -20,7 +20,10 @@ impl Store {
     ) -> Result<BTreeMap<String, TagMove>> {
         let rows = sqlx::query!(
             "SELECT DISTINCT ON (tag) tag, number, digest, media_type, previous_digest, platforms, short_id, created_by, verb,
-                    copied_from, origin, moved_at
+                    copied_from, origin, moved_at,
+                    (SELECT max(t.settled_at) FROM tags t
+                     WHERE t.project_id = $1 AND t.registry = $2 AND t.repository = $3 AND t.tag = tag_moves.tag
+                       AND t.state = 'verified') AS put_at
              FROM tag_moves WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = ANY($4)
              ORDER BY tag, number DESC",
             project.as_uuid(),
@@ -42,7 +45,8 @@ impl Store {
                 verb: row.verb,
                 copied_from: row.copied_from,
                 origin: from_json_opt(row.origin)?,
-                moved_at: row.moved_at,
+                // What was put once more without a change was put then.
+                moved_at: row.put_at.map_or(row.moved_at, |put_at| put_at.max(row.moved_at)),
             };
             Ok((row.tag, moved))
         });

@@ -85,6 +85,37 @@ impl Store {
         Ok(Some(Removing { in_use: InUse { is_busy, digests }, until }))
     }
 
+    /// Those of these manifests that something lists which farm has published in the repository, for whichever project, but for these
+    /// indexes: people pull by digest, and tags go back to what they were.
+    ///
+    /// # Errors
+    /// The database can't be reached.
+    pub async fn published_beside(
+        &self,
+        at: &Repository,
+        manifests: &[Digest],
+        but: &[Digest],
+    ) -> Result<Vec<Digest>> {
+        let bytes = |all: &[Digest]| all.iter().map(|one| one.as_bytes().to_vec()).collect::<Vec<_>>();
+        let rows = sqlx::query_scalar!(
+            r#"SELECT DISTINCT manifest AS "manifest!" FROM (
+                SELECT p.index_digest AS index, unnest(p.manifests || p.index_digest) AS manifest
+                FROM publications p JOIN destinations d ON d.project_id = p.project_id AND d.publication_id = p.id
+                WHERE d.registry = $1 AND d.repository = $2 AND d.state <> 'failed'
+                UNION ALL
+                SELECT i.digest, unnest(i.manifests || i.digest) FROM put_indexes i
+                WHERE i.registry = $1 AND i.repository = $2) AS published
+             WHERE index <> ALL($4) AND manifest = ANY($3)"#,
+            at.registry(),
+            at.name(),
+            &bytes(manifests),
+            &bytes(but)
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| digest(row)).collect()
+    }
+
     /// Ends a removal: what pushes to the repository may begin again.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use tonic::transport::Channel;
 
 pub use self::address::EngineKind;
 use self::address::{EngineAddress, Place};
-use self::connect::Dialer;
+use self::connect::{Dialer, MAX_MESSAGE_BYTES};
 pub use self::disk::{CacheBounds, Dropped};
 pub use self::error::EngineError;
 use self::error::reason;
@@ -193,7 +193,8 @@ impl Engine {
     }
 
     pub(super) fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.inner.control.clone())
+        // What an engine says of its cache is one message.
+        ControlClient::new(self.inner.control.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRecord>, EngineError> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use farm_tests::farm::{Farm, WorkerSpec};
+use farm_tests::farm::{Farm, Output, WorkerSpec};
 
 use crate::support::*;
 
@@ -36,8 +36,20 @@ fn verified(farm: &mut Farm) -> Vec<(u32, u32)> {
             plain[at + name.len() + 2..].split(|c: char| !c.is_ascii_digit()).next().unwrap().to_owned();
         digits.parse().unwrap()
     };
-    let lines = log.lines().filter(|line| plain(line).contains(" verified"));
+    let lines = log.lines().filter(|line| plain(line).contains(" verified layers="));
     lines.map(|line| (number(line, "layers"), number(line, "read"))).collect()
+}
+
+/// `farm submit` of which the result was looked at: the engine may have collected what it has just pushed before that, as the log says, and
+/// not each time.
+fn looked(farm: &Farm, context: &Context, args: &[&str]) -> Output {
+    for _ in 0..5 {
+        let output = submit(farm, context, args);
+        if !output.stdout.contains("the engine hasn't got it") {
+            return output;
+        }
+    }
+    panic!("the engine never has what it has just pushed");
 }
 
 /// A line of a log without what colours it.
@@ -57,7 +69,7 @@ fn the_wrong_base_is_refused_with_its_layer_a_file_and_the_cure_and_goes_through
     let tag = format!("{}:1", repository("wrong-base"));
     let context = Context::new(&format!("FROM {BASE}-amd64\nCOPY Dockerfile /{}\n", nonce()));
     let args = [&["-t", &tag, "--verify", "elf"], BOTH_ASKED].concat();
-    let refused = submit(&farm, &context, &args);
+    let refused = looked(&farm, &context, &args);
     assert_eq!(refused.status, 1, "{refused:?}");
     let record = show(&farm, &build_id(&refused.stdout));
     let failure = &record["failure"];
@@ -106,7 +118,7 @@ fn it_is_looked_for_unless_the_build_or_its_project_says_no() {
         .file("app", program(2, X86_64));
     let build = |more: &[&str]| {
         let tag = format!("{}:1", repository("unsaid"));
-        submit(&farm, &context, &[&["-t", &tag, "--platform", "linux/arm64"], more].concat())
+        looked(&farm, &context, &[&["-t", &tag, "--platform", "linux/arm64"], more].concat())
     };
     let refused = build(&[]);
     assert_eq!(refused.status, 1, "{refused:?}");
@@ -148,14 +160,7 @@ fn a_foreign_program_is_found_in_every_disguise() {
     let build = |dockerfile: &str, more: &[&str]| {
         let tag = format!("{}:1", repository("disguises"));
         let args = [&["-t", &tag, "--platform", "linux/arm64", "--verify", "elf"], more].concat();
-        // The engine may have collected what it has just pushed before it is looked at, which the log says; not each time.
-        for _ in 0..5 {
-            let output = submit(&farm, &context(&format!("{dockerfile}LABEL test={}\n", nonce())), &args);
-            if !output.stdout.contains("the engine hasn't got it") {
-                return (output, tag);
-            }
-        }
-        panic!("the engine never has what it has just pushed");
+        (looked(&farm, &context(&format!("{dockerfile}LABEL test={}\n", nonce())), &args), tag)
     };
     for (dockerfile, path) in [
         ("COPY own /bin/own\nCOPY static /bin/app\n", "/bin/app in layer 2 of 2"),
@@ -192,7 +197,7 @@ fn a_layer_that_was_judged_is_not_read_again_whichever_image_it_is_in() {
         let tag = format!("{}:1", repository("read-once"));
         let context = Context::new(&format!("FROM {BASE}\nCOPY Dockerfile /{}\n", nonce()));
         let args = [&["-t", &tag, "--platform", "linux/amd64", "--verify"], more].concat();
-        submit(farm, &context, &args).ok();
+        looked(farm, &context, &args).ok();
     };
     build(&farm, &["elf"]);
     build(&farm, &["elf", "--provenance"]);

@@ -56,6 +56,10 @@ impl By<'_> {
         if let Some(error) = trouble {
             return Err(error);
         }
+        if lost.len() > 1 {
+            // Who has lost tags knows them by these.
+            lost.retain(|name| *name != at);
+        }
         if !lost.is_empty() {
             return Ok(Untagged::PutBack(lost));
         }

@@ -3,7 +3,7 @@
 use farm_types::elf::{Files, LayerVerdict, MOST_PATHS, PATH_BYTES, RULES};
 use farm_types::{Digest, Invalid};
 
-use crate::convert::without_nul;
+use crate::failure::without_nul;
 use crate::v1;
 
 /// As many architectures as there may be in a layer.

@@ -113,6 +113,7 @@ without_secret! {
 }
 
 pub mod convert;
+mod failure;
 mod fetch;
 pub mod layers;
 pub mod notify;

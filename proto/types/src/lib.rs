@@ -15,6 +15,7 @@ mod context_name;
 pub mod copy;
 pub mod digest;
 pub mod elf;
+mod emulation;
 pub mod entitlement;
 pub mod error;
 mod escape;
@@ -48,6 +49,7 @@ pub mod spec;
 pub mod state;
 pub mod suggest;
 pub mod text;
+mod verify;
 
 pub use access::{RepositoryPrefix, TagPattern};
 pub use archive::{ArchiveOrigin, ArchiveSource, ArchiveUrl};

@@ -1,9 +1,7 @@
 //! What a build asks for.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +17,9 @@ use crate::packaging::{MediaTypes, Packaging, Placement};
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
 use crate::snapshot::SnapshotRef;
+
+pub use crate::emulation::{Emulation, parse_duration, parse_duration_within};
+pub use crate::verify::Verify;
 
 /// A build as it was asked for. The flags' names and meanings are those of `docker buildx build`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,65 +105,6 @@ pub struct BuildSpec {
     /// `--gate`: what each platform's image has to pass before it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
-}
-
-/// What is looked at in a result before it counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verify {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Whether its programs are of its platform's machine ([`crate::elf`]).
-    Elf {
-        /// But for what these patterns name, which are those of `.dockerignore`.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        except: Vec<String>,
-    },
-}
-
-impl Verify {
-    /// Reads `elf` or `off` with what is excepted (empty: as nobody has said, which is `elf` only where something is excepted).
-    ///
-    /// # Errors
-    /// Another word, exceptions of nothing, or one that is no pattern.
-    pub fn new(word: &str, except: Vec<String>) -> Result<Self, Invalid> {
-        let verify = match word {
-            "" if except.is_empty() => Self::Off,
-            "" | "elf" => Self::Elf { except },
-            "off" if except.is_empty() => Self::Off,
-            "off" => {
-                return Err(Invalid::new(
-                    "verify",
-                    word,
-                    "nothing is verified that something could be excepted from",
-                ));
-            }
-            _ => return Err(Invalid::new("verify", word, "write elf or off")),
-        };
-        verify.excepted()?;
-        Ok(verify)
-    }
-
-    /// The word that stands for it: `elf` or `off`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Elf { .. } => "elf",
-        }
-    }
-
-    /// What it excepts.
-    pub fn exceptions(&self) -> &[String] {
-        match self {
-            Self::Off => &[],
-            Self::Elf { except } => except,
-        }
-    }
-
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// What a build is for.
@@ -481,83 +423,6 @@ impl FromStr for SinglePlatform {
     }
 }
 
-/// When a platform may be emulated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Emulation {
-    /// Never: wait for a native worker.
-    Never,
-    /// When no native worker can be given the job.
-    #[default]
-    Fallback,
-    /// As `Fallback`, and also when the job has waited that long.
-    FallbackAfter(Duration),
-    /// Whenever no native worker has a free slot.
-    Allow,
-}
-
-impl FromStr for Emulation {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = || {
-            Invalid::new(
-                "emulation policy",
-                text,
-                "write never, fallback, fallback=DURATION (like fallback=90s or fallback=10m) or allow",
-            )
-        };
-        match text.split_once('=') {
-            None if text == "never" => Ok(Self::Never),
-            None if text == "fallback" => Ok(Self::Fallback),
-            None if text == "allow" => Ok(Self::Allow),
-            Some(("fallback", duration)) => {
-                parse_duration(duration).map(Self::FallbackAfter).ok_or_else(invalid)
-            }
-            _ => Err(invalid()),
-        }
-    }
-}
-
-impl fmt::Display for Emulation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Never => f.write_str("never"),
-            Self::Fallback => f.write_str("fallback"),
-            Self::FallbackAfter(wait) => write!(f, "fallback={}s", wait.as_secs()),
-            Self::Allow => f.write_str("allow"),
-        }
-    }
-}
-
-impl From<Emulation> for String {
-    fn from(policy: Emulation) -> Self {
-        policy.to_string()
-    }
-}
-
-impl TryFrom<String> for Emulation {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
-
-/// Reads `90s`, `10m`, `2h`, `1h 30m`, `2d`, or a bare number of seconds; whole seconds, at most 30 days.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    parse_duration_within(text, Duration::from_secs(30 * 24 * 3600))
-}
-
-/// The same, and at most this long.
-pub fn parse_duration_within(text: &str, longest: Duration) -> Option<Duration> {
-    let duration = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text).ok()?,
-    };
-    (duration.subsec_nanos() == 0 && duration <= longest).then_some(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -582,31 +447,5 @@ mod tests {
         let other = Platform::parse_list("linux/riscv64").unwrap();
         let other = BuildSpec::check_optional(&all, &other).unwrap_err().to_string();
         assert!(other.contains("it is for linux/amd64, linux/arm64"), "{other}");
-    }
-
-    #[test]
-    fn durations_are_whole_seconds_of_a_month_at_most() {
-        for (text, seconds) in
-            [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1h30m", 5400), ("2d", 172_800)]
-        {
-            assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
-        }
-        for text in ["", "s", "soon", "-1s", "1500ms", "31d", "721h", "1y", "99999999999999999999", "5 10"] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_emulation_policy_reads_back() {
-        for text in ["never", "fallback", "fallback=90s", "allow"] {
-            assert_eq!(text.parse::<Emulation>().unwrap().to_string(), text);
-        }
-        assert_eq!(
-            "fallback=10m".parse::<Emulation>().unwrap(),
-            Emulation::FallbackAfter(Duration::from_secs(600))
-        );
-        for text in ["", "fallback=", "fallback=x", "always", "never=3", "fallback=999999h"] {
-            assert!(text.parse::<Emulation>().is_err(), "{text}");
-        }
     }
 }

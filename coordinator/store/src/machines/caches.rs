@@ -150,6 +150,13 @@ impl Store {
     /// # Errors
     /// The database can't be reached.
     pub async fn measure_caches(&self) -> Result<()> {
+        // Whoever may look at the farm may ask for one a minute of each engine.
+        sqlx::query!(
+            "DELETE FROM cache_asks WHERE key IS NULL AND asked_at < farm_now() - make_interval(secs => $1)",
+            KEPT.as_secs_f64()
+        )
+        .execute(&self.pool)
+        .await?;
         sqlx::query!(
             "INSERT INTO cache_asks (id, worker_id, engine_id, older_than_ms, keep_bytes, dry_run)
              SELECT DISTINCT ON (w.engine_id) gen_random_uuid(), w.id, w.engine_id, 0, 0, true

@@ -8,7 +8,7 @@ use farm_types::{Digest, Origin, ProjectId, Repository};
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
-use crate::{Result, Store, digest, fit, from_json_opt};
+use crate::{Result, Store, StoreError, digest, fit, from_json_opt};
 
 /// So many moves of one tag are kept, the newest.
 pub const MOST_MOVES: i64 = 100;
@@ -53,8 +53,9 @@ impl Store {
         most: u32,
     ) -> Result<Vec<TagMove>> {
         let before: i64 = before.map(fit).transpose()?.unwrap_or(i64::MAX);
-        let rows = sqlx::query!(
-            "SELECT number, digest, media_type, previous_digest, platforms, short_id, created_by, verb, copied_from, origin, moved_at
+        let rows = sqlx::query_as!(
+            MoveRow,
+            "SELECT tag, number, digest, media_type, previous_digest, platforms, short_id, created_by, verb, copied_from, origin, moved_at
              FROM tag_moves WHERE project_id = $1 AND registry = $2 AND repository = $3 AND tag = $4 AND number < $5
              ORDER BY number DESC LIMIT $6",
             project.as_uuid(),
@@ -66,22 +67,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let moves = rows.into_iter().map(|row| {
-            Ok(TagMove {
-                number: fit(row.number)?,
-                digest: digest(&row.digest)?,
-                media_type: row.media_type,
-                previous: row.previous_digest.as_deref().map(digest).transpose()?,
-                platforms: row.platforms,
-                build: row.short_id,
-                created_by: row.created_by,
-                verb: row.verb,
-                copied_from: row.copied_from,
-                origin: from_json_opt(row.origin)?,
-                moved_at: row.moved_at,
-            })
-        });
-        moves.collect()
+        rows.into_iter().map(TagMove::try_from).collect()
     }
 
     /// Removes at most `limit` moves of tags that were seen so long ago, but for each one's last, and as many removals; answers how
@@ -114,6 +100,42 @@ impl Store {
         .await?;
         tx.commit().await?;
         Ok(removed.rows_affected() + forgotten.rows_affected())
+    }
+}
+
+/// A row of `tag_moves`.
+pub(super) struct MoveRow {
+    pub(super) tag: String,
+    pub(super) number: i64,
+    pub(super) digest: Vec<u8>,
+    pub(super) media_type: String,
+    pub(super) previous_digest: Option<Vec<u8>>,
+    pub(super) platforms: Vec<String>,
+    pub(super) short_id: String,
+    pub(super) created_by: String,
+    pub(super) verb: String,
+    pub(super) copied_from: Option<String>,
+    pub(super) origin: Option<serde_json::Value>,
+    pub(super) moved_at: DateTime<Utc>,
+}
+
+impl TryFrom<MoveRow> for TagMove {
+    type Error = StoreError;
+
+    fn try_from(row: MoveRow) -> Result<Self> {
+        Ok(Self {
+            number: fit(row.number)?,
+            digest: digest(&row.digest)?,
+            media_type: row.media_type,
+            previous: row.previous_digest.as_deref().map(digest).transpose()?,
+            platforms: row.platforms,
+            build: row.short_id,
+            created_by: row.created_by,
+            verb: row.verb,
+            copied_from: row.copied_from,
+            origin: from_json_opt(row.origin)?,
+            moved_at: row.moved_at,
+        })
     }
 }
 

@@ -394,6 +394,28 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_that_may_not_be_moved_is_known_by_what_registries_say_of_it() {
+        let said = |status: u16, code: &str, message: &str| {
+            let body = format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#);
+            refusal(status, &body).is_about_immutability()
+        };
+        let ecr = "The image tag '1' already exists in the 'app' repository and cannot be overwritten because the repository is immutable.";
+        assert!(said(400, "TAG_INVALID", ecr));
+        assert!(said(
+            412,
+            "PRECONDITION",
+            "Failed to process request due to 'app:1' configured as immutable."
+        ));
+        assert!(said(405, "DENIED", "The operation is disallowed: app:1 is locked"));
+        assert!(!said(400, "MANIFEST_INVALID", "the manifest is invalid"));
+        assert!(!said(500, "UNKNOWN", "immutable storage has trouble"), "trouble of its own may pass");
+        assert!(!refusal(400, "immutable").is_about_immutability(), "no word of a registry");
+        let told = RegistryError::immutable(&"localhost:1/x".parse().unwrap(), "7", &refusal(400, ""));
+        assert!(told.message.starts_with("localhost:1/x:7 is there") && !told.is_transient(), "{told}");
+        assert_eq!(told.code, FailureCode::TagImmutable);
+    }
+
+    #[test]
     fn without_a_registrys_words_the_status_tells() {
         for (status, code) in [
             (400, FailureCode::RegistryRejected),

@@ -155,8 +155,8 @@ impl By<'_> {
     }
 
     async fn find(&self, repository: &Repository, subjects: &[Digest], finding: &mut Finding) {
-        // Some tell nobody which tags there are; of each by itself they do.
-        let tags = self.all_tags(repository, MOST_TAGS).await.ok().flatten();
+        // Some tell nobody which tags there are, or say that there are none; of each by itself they tell.
+        let tags = self.all_tags(repository, MOST_TAGS).await.ok().flatten().filter(|tags| !tags.is_empty());
         let has_tag = |tag: &String| tags.as_ref().is_none_or(|tags| tags.contains(tag));
         let mut lists = true;
         for subject in subjects.iter().take(MOST_SUBJECTS) {
@@ -171,9 +171,13 @@ impl By<'_> {
             let fallback = fallback_tag(*subject);
             let list = match list {
                 Some(list) => Some(list),
-                None if has_tag(&fallback) => {
-                    self.manifest(repository, &fallback).await.ok().flatten().map(|list| list.bytes)
-                }
+                None if has_tag(&fallback) => match self.manifest(repository, &fallback).await {
+                    Ok(list) => list.map(|list| list.bytes),
+                    Err(error) => {
+                        finding.leave_out(&format!("what refers to {subject}"), &error.message);
+                        None
+                    }
+                },
                 None => None,
             };
             match list.as_deref().map(entries) {
@@ -250,8 +254,12 @@ impl By<'_> {
     }
 
     async fn tagged_one(&self, repository: &Repository, tag: String, is_there: bool, finding: &mut Finding) {
-        if !is_there && !matches!(self.head(repository, &tag).await, Ok(Some(_))) {
-            return;
+        if !is_there {
+            match self.head(repository, &tag).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => return finding.leave_out(&tag, &error.message),
+            }
         }
         match self.manifest(repository, &tag).await {
             Ok(Some(manifest)) => {
@@ -283,3 +291,7 @@ impl By<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "referrers_tests.rs"]
+mod tests;

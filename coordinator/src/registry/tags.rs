@@ -337,6 +337,8 @@ mod tests {
         Unlinked,
         /// All at once, whatever is asked.
         Whole,
+        /// An empty page first, with a link to the rest.
+        Filtered,
         /// More and more, for ever.
         Endless,
     }
@@ -373,7 +375,11 @@ mod tests {
                         let last = after("last").unwrap_or_default();
                         tags = tags.into_iter().filter(|tag| *tag > last).take(2).collect();
                     }
-                    Pages::Whole => {}
+                    Pages::Filtered if after("cursor").is_none() => {
+                        tags.clear();
+                        link = "Link: </v2/a/tags/list?cursor=1>; rel=\"next\"\r\n".to_owned();
+                    }
+                    Pages::Whole | Pages::Filtered => {}
                     Pages::Endless => {
                         count += 1;
                         tags = vec![format!("t{count}")];
@@ -397,7 +403,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_pages_are_read_whatever_a_registry_says_of_the_next_one_and_no_more_than_are_wanted() {
-        for pages in [Pages::Linked, Pages::Unlinked, Pages::Whole] {
+        for pages in [Pages::Linked, Pages::Unlinked, Pages::Whole, Pages::Filtered] {
             let at = registry(pages).await;
             let registries = crate::registry::tests::reach(BTreeMap::new(), Duration::from_secs(10));
             let by = registries.farm();

@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use farm_types::{Digest, Repository};
+use tokio::time::Instant;
 
 use super::{By, Deleted, Manifest, RegistryError};
 
-/// So long is waited before something is asked a second time, and each time twice as long, up to four times.
+/// What may pass is waited for so long in all, and asked for again after each pause: whatever was removed by then keeps builds out.
+const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of a tag that was to be taken away alone.
@@ -46,8 +48,9 @@ impl By<'_> {
         }
         // Whatever happens to one of them, the others are looked at: first the manifest itself, without which none of them is anything.
         let (mut lost, mut trouble) = (Vec::new(), None);
+        let patience = Instant::now() + PATIENCE;
         for name in std::iter::once(at.as_str()).chain(others.iter().copied()) {
-            match self.give_back(repository, name, &manifest).await {
+            match self.give_back(repository, name, &manifest, patience).await {
                 Ok(true) => lost.push(name.to_owned()),
                 Ok(false) => {}
                 Err(error) => trouble = Some(error),
@@ -75,8 +78,8 @@ impl By<'_> {
         repository: &Repository,
         name: &str,
         manifest: &Manifest,
+        until: Instant,
     ) -> Result<bool, RegistryError> {
-        let mut wait = PAUSE;
         loop {
             let given = match self.head(repository, name).await {
                 Ok(Some(_)) => Ok(false),
@@ -86,10 +89,11 @@ impl By<'_> {
                 Err(error) => Err(error),
             };
             match given {
-                Err(error) if error.is_transient() && wait < PAUSE * 16 => tokio::time::sleep(wait).await,
+                Err(error) if error.is_transient() && Instant::now() + PAUSE < until => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 given => return given,
             }
-            wait *= 2;
         }
     }
 }

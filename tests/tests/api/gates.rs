@@ -34,8 +34,10 @@ async fn a_gate_goes_to_workers_that_run_gates_and_what_does_not_say_that_it_pas
     let tag = "localhost:5002/gates-of-nobody:1";
     let asked = request(snapshot, "gated", "true", &[tag]);
     let id = client.builds.submit_build(asked).await.unwrap().into_inner().build.unwrap().id;
+    let begin = std::time::Instant::now();
     let said = loop {
         let waiting = client.build(&id).await.jobs[0].waiting.clone();
+        assert!(begin.elapsed() < std::time::Duration::from_secs(60), "nothing is said of why it waits");
         if !waiting.is_empty() {
             break waiting;
         }

@@ -1,5 +1,8 @@
 //! What tags have pointed to, and who has moved them.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use farm_core::publish::{Descriptor, Index, IndexDocument, IndexPlatform, OCI_INDEX, OCI_MANIFEST};
 use farm_store::builds::submit::Submitted;
 use farm_store::default_project;
@@ -120,4 +123,57 @@ async fn of_one_tag_so_many_moves_are_kept() {
     assert_eq!(world.store.remove_moves(world.epoch, year, 50).await.unwrap(), 50);
     assert_eq!(world.store.remove_moves(world.epoch, year, 50).await.unwrap(), 49);
     assert_eq!(moves(&world).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_another_publication_lists_is_known_for_whoever_removes() {
+    let world = world().await;
+    let of = |what: &str| Digest::of(what.as_bytes());
+    let listing = |what: &str, all: &[&str]| Index {
+        manifests: all.iter().map(|one| of(one)).collect(),
+        ..index(what, &["linux/amd64"])
+    };
+    let (first, second) = (listing("first", &["a", "shared"]), listing("second", &["b", "shared"]));
+    built(&world, "k1", &first).await;
+    // The tag has moved on from the first one; it is published all the same.
+    built(&world, "k2", &second).await;
+    let beside = async |at: &str, of_these: &[Digest], but: &[Digest]| {
+        let found = world.store.published_beside(&at.parse().unwrap(), of_these, but).await.unwrap();
+        found.into_iter().collect::<BTreeSet<Digest>>()
+    };
+    let (app, all) = ("localhost:5002/app", [of("a"), of("b"), of("shared"), of("of nobody")]);
+    assert_eq!(beside(app, &all, &[second.digest]).await, [of("a"), of("shared")].into());
+    assert_eq!(beside(app, &[first.digest], &[second.digest]).await, [first.digest].into());
+    assert!(beside(app, &all, &[first.digest, second.digest]).await.is_empty());
+    assert!(beside("localhost:5002/other", &all, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_tag_that_was_put_once_more_without_a_change_is_as_young_as_that() {
+    let world = world().await;
+    let same = index("same", &["linux/amd64"]);
+    built(&world, "k1", &same).await;
+    let last = async || {
+        let (at, tags) = ("localhost:5002/app".parse().unwrap(), ["1".to_owned()]);
+        let mut moves = world.store.last_moves(default_project(), &at, &tags).await.unwrap();
+        moves.remove("1").unwrap().moved_at
+    };
+    let first = last().await;
+    world.pass("40 days");
+    let build = world.submit("k2", "linux/amd64", &[TAG]).await;
+    let (worker, _) = world.worker("w-again", 1).await;
+    let lease = world.lease(build, 0, worker).await;
+    world.finish(lease, success("k2")).await.unwrap();
+    let due = world.store.due_merges(100).await.unwrap();
+    let due = due.into_iter().find(|due| due.build == build.id).unwrap();
+    world.store.keep_publication(world.epoch, &due, &same, &[]).await.unwrap();
+    let destination = world.store.due_destinations(100).await.unwrap().remove(0);
+    world.store.destination_pushed(world.epoch, &destination).await.unwrap();
+    // It finds itself there.
+    let long = Duration::from_secs(60);
+    world.store.claim_tag(world.epoch, &destination, "1", Some(same.digest), long).await.unwrap();
+    world.store.tag_put(world.epoch, &destination, "1").await.unwrap();
+    world.store.tag_verified(world.epoch, &destination, "1").await.unwrap();
+    assert_eq!(moves(&world).await.len(), 1, "it hasn't moved");
+    assert!(last().await - first > chrono::TimeDelta::days(39), "{first}");
 }

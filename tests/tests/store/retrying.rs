@@ -169,3 +169,44 @@ async fn a_build_whose_source_is_gone_is_not_retried() {
     assert!(why.contains("submit it again"), "{why}");
     assert_eq!(world.database.psql("SELECT count(*) FROM builds"), "1");
 }
+
+#[tokio::test]
+async fn what_is_to_pass_a_gate_has_to_pass_it_once_more_and_older_coordinators_are_shut_out_by_a_form() {
+    let world = world().await;
+    let mut new = world.new_build("gated", "linux/amd64", &[TAG]);
+    new.spec.gate = Some("true".parse().unwrap());
+    let gated = world.store.submit(&new).await.unwrap();
+    let mut registration = world.registration("w", farm_types::BootId::generate(), 1);
+    registration.features.push(farm_types::FEATURE_GATES.to_owned());
+    let worker = world.store.register_worker(&registration, Duration::ZERO).await.unwrap();
+    let lease = world.lease(gated, 0, worker).await;
+    let failure = Failure::new(Cause::User, FailureCode::RunFailed, "x");
+    world.finish(lease, Outcome::Failed(failure)).await.unwrap();
+    let again = retry(&world, gated, "again", false).await;
+    let jobs = format!(
+        "SELECT bool_and(j.gated) FROM jobs j JOIN builds b ON b.execution_id = j.execution_id WHERE b.id = '{}'",
+        again.id
+    );
+    assert_eq!(world.database.psql(&jobs).trim(), "t");
+
+    let older =
+        "INSERT INTO coordinators (id, address, runs_schema) VALUES (gen_random_uuid(), 'http://old', 65)";
+    world.database.psql(older);
+    let expected = farm_types::ExpectedTag { tag: TAG.parse().unwrap(), digest: None };
+    let plain = world.new_build("plain", "linux/amd64", &[TAG]);
+    let mut unchanged = world.new_build("unchanged", "linux/amd64", &[TAG]);
+    unchanged.spec.expected = vec![expected];
+    let mut docker = world.new_build("docker", "linux/amd64", &[TAG]);
+    docker.spec.packaging.media_types = farm_types::MediaTypes::Docker;
+    for formed in [&unchanged, &docker] {
+        let refused = world.store.submit(formed).await.unwrap_err();
+        assert!(matches!(&refused, StoreError::Older(why) if why.contains("http://old")), "{refused}");
+    }
+    world.store.submit(&plain).await.unwrap();
+    // The same request, though the tag points elsewhere by now.
+    world.database.psql("DELETE FROM coordinators WHERE address = 'http://old'");
+    let first = world.store.submit(&unchanged).await.unwrap();
+    unchanged.spec.expected[0].digest = Some(farm_types::Digest::of(b"elsewhere"));
+    let second = world.store.submit(&unchanged).await.unwrap();
+    assert!(second.replayed && first.id == second.id);
+}

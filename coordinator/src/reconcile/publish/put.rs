@@ -96,12 +96,13 @@ async fn put_steps(
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
     }
+    // Also that this coordinator still leads: the list of referrers is read and written over.
+    shared.loops.destination_pushed(epoch, due).await?;
     for attached in &due.referrers {
         let lock = locks.of(format!("{repository}:{}", fallback_tag(attached.subject.digest)));
         let _turn = lock.lock().await;
         registries.attach(repository, attached).await?;
     }
-    shared.loops.destination_pushed(epoch, due).await?;
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;

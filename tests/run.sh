@@ -43,7 +43,8 @@
 #
 # FARM_INSTALL_DENY=1   `advisories` builds cargo-deny when it is missing (takes minutes)
 # FARM_SKIP_LINT=1      no fmt and clippy; what is compiled is then what `cargo build` made
-# FARM_KEEP=1           leave the test bed's folder as it is at the end
+# FARM_KEEP=1           leave the test bed's folder as it is at the end; it is on the disk then
+# FARM_ON_DISK=1        have the test bed on the disk, also where there is memory enough for it (14 GB)
 # FARM_TEST_BED=DIR     another folder for the test bed, so that two can run at once
 # FARM_LOCKED=1         a lock file that does not fit is an error
 # TRYCMD=overwrite      write tests/transcripts anew
@@ -55,7 +56,7 @@ umask 022
 
 # ---- whoever calls this, with whatever in the environment
 
-options=(FARM_INSTALL_DENY FARM_SKIP_LINT FARM_KEEP FARM_TEST_BED FARM_LOCKED TRYCMD TERM CARGO_INCREMENTAL CARGO_PROFILE_DEV_DEBUG)
+options=(FARM_INSTALL_DENY FARM_SKIP_LINT FARM_KEEP FARM_ON_DISK FARM_TEST_BED FARM_LOCKED TRYCMD TERM CARGO_INCREMENTAL CARGO_PROFILE_DEV_DEBUG)
 network=(http_proxy https_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR)
 
 # This script anew with nothing in its environment but what is named here. HOME is that of the user database, as another
@@ -121,6 +122,7 @@ store=coordinator/store
 packages=target/package-test
 farm_state=/var/lib/farm       # where a farm of the machine is
 bed_home=/run/farm-test-home   # HOME in the test bed
+enough_memory=14000            # from so many MB on that are free the test bed is in memory
 fresh_sqlx=$PWD/target/sqlx-fresh
 fault_kinds=old                # of the short run in `all`
 
@@ -166,6 +168,7 @@ install_tools() {
     cargo install --locked cargo-nextest
   fi
   case "$1" in quick | unit) ;; *) farm_install; install_ssh; install_mail ;; esac
+  case "$1" in e2e | all | bed) install_clients ;; esac
   if [ "$1" = package ]; then install_checkers; fi
   if [ "$1" = api ]; then take_published; fi
 }
@@ -183,6 +186,26 @@ install_mail() {
   local missing=()
   /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null || missing+=(python3-aiosmtpd)
   install_missing "${missing[@]}"
+}
+
+# What reads and signs images beside the engine's own tools, and crane's registry: of Debian's newest suite, as older ones have
+# none or too old ones. What other systems have none of is told, and its tests say so.
+install_clients() {
+  local missing=() package suite=forky
+  for package in crane oras cosign; do command -v "$package" >/dev/null || missing+=("$package"); done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  farm_os
+  if [ "$FARM_OS" != debian ]; then
+    farm_say "${missing[*]}: not to be had here as packages, and what they read isn't tested"
+    return 0
+  fi
+  farm_apt_cleanup
+  farm_say "installing ${missing[*]} of $suite"
+  [ "$suite" = "$FARM_CODENAME" ] || farm_open_suite "$suite" || farm_die "crane, oras and cosign are Debian's newest suite's, which can't be asked"
+  missing=("${missing[@]/%//$suite}")
+  farm_installs_cleanly "${missing[@]}" || farm_die "${missing[*]} would upgrade what is installed here; install them by hand"
+  farm_apt_install "${missing[@]}" || farm_die "apt-get install ${missing[*]} failed"
+  farm_close_suite
 }
 
 # What reads packages and units.
@@ -461,8 +484,13 @@ wait_for() {
 }
 
 in_bed() { # command...
-  local keep=()
-  [ -z "${FARM_KEEP:-}" ] || keep=(--keep)
+  local keep=() memory
+  if [ -n "${FARM_KEEP:-}" ]; then keep=(--keep)
+  elif [ "$what" != bed ] && [ -z "${FARM_ON_DISK:-}" ]; then
+    # What is measured is measured on a disk; tests need none where there is memory enough.
+    memory=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
+    [ "$memory" -lt "$enough_memory" ] || keep=(--memory "$((memory * 2 / 3))m")
+  fi
   in_namespaces target/debug/farm-testbed --state "$state" --cache "$cache" "${keep[@]}" -- "$@"
 }
 

@@ -202,6 +202,23 @@ farm_source_for_suite() {
   printf '%s\nCheck-Valid-Until: no\n' "$stanza"
 }
 
+# Lets apt take packages of another suite of Debian's, by name only (`package/suite`), until farm_close_suite. Says why not.
+farm_open_suite() {
+  if ! farm_source_for_suite "$1" | farm_root tee "$FARM_SOURCE" >/dev/null; then
+    farm_say "cannot tell this machine's mirror from its apt sources: $1 is not asked"
+    farm_root rm -f "$FARM_SOURCE"
+    return 1
+  fi
+  printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n' "$1" | farm_root tee "$FARM_PIN" >/dev/null
+  if ! farm_apt_update 2 -o Dir::Etc::sourcelist="$FARM_SOURCE" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
+    farm_say "$1 is not to be had from this machine's mirror"
+    farm_close_suite
+    return 1
+  fi
+}
+
+farm_close_suite() { farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"; }
+
 # Can these packages be had without upgrading or removing anything that is installed? (Not `grep -q`: it stops reading,
 # and what writes to it then fails.)
 farm_installs_cleanly() {
@@ -226,15 +243,7 @@ farm_install_engine() {
   suites+=("$FARM_CODENAME")
   farm_apt_update 6 || farm_die "apt-get update failed, six times; is apt's mirror to be reached (its words are above), and no other apt at work? Then run this again"
   for suite in "${suites[@]}"; do
-    if [ "$suite" != "$FARM_CODENAME" ]; then
-      if ! farm_source_for_suite "$suite" | farm_root tee "$FARM_SOURCE" >/dev/null; then
-        farm_say "cannot tell this machine's mirror from its apt sources: $suite is not asked"; farm_root rm -f "$FARM_SOURCE"; continue
-      fi
-      printf 'Package: *\nPin: release n=%s\nPin-Priority: 100\n' "$suite" | farm_root tee "$FARM_PIN" >/dev/null
-      if ! farm_apt_update 2 -o Dir::Etc::sourcelist="$FARM_SOURCE" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 2>/dev/null; then
-        farm_say "$suite is not to be had from this machine's mirror"; farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"; continue
-      fi
-    fi
+    if [ "$suite" != "$FARM_CODENAME" ] && ! farm_open_suite "$suite"; then continue; fi
     wanted=()
     for package in docker.io docker-cli docker-buildx containerd tini-static; do
       version=$(apt-cache madison "$package" 2>/dev/null | awk -v s="$suite" '$0 ~ " " s "(-updates|-security)?/" { print $3; exit }')
@@ -251,11 +260,11 @@ farm_install_engine() {
     else
       farm_say "installing the engine: docker.io $found of $suite"
       farm_apt_install "${wanted[@]}" || farm_die "installing the engine failed"
-      farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"
+      farm_close_suite
       farm_engine_present || farm_die "the engine is installed but dockerd, containerd, runc, docker or docker-buildx cannot be found"
       return 0
     fi
-    farm_root rm -f "$FARM_SOURCE" "$FARM_PIN"
+    farm_close_suite
   done
   farm_die "no suite has an engine that fits this machine; install Docker $FARM_ENGINE_MIN or newer with buildx by hand"
 }

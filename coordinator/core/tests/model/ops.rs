@@ -19,6 +19,8 @@ pub enum Op {
     Cancel(u8),
     /// One that has ended is built once more.
     Retry(u8),
+    /// Its tag goes back to what it has published there.
+    Rollback(u8),
     Pass(i64),
     // Coordinators.
     Lead(bool),
@@ -95,6 +97,7 @@ impl Arbitrary for Op {
             1 => n().prop_map(Op::Join),
             1 => n().prop_map(Op::Cancel),
             1 => n().prop_map(Op::Retry),
+            2 => n().prop_map(Op::Rollback),
             8 => seconds.prop_map(Op::Pass),
             8 => which().prop_map(Op::Lead),
             6 => which().prop_map(Op::Plan),
@@ -176,6 +179,11 @@ pub fn apply(world: &mut World, op: &Op) {
         Op::Retry(n) => {
             if let Some(build) = pick(n, world.builds.len()) {
                 world.retry(build);
+            }
+        }
+        Op::Rollback(n) => {
+            if let Some(build) = pick(n, world.builds.len()) {
+                world.rollback(build);
             }
         }
         Op::Pass(seconds) => world.pass(seconds),

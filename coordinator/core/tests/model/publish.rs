@@ -144,7 +144,7 @@ impl World {
                 Some(Step::Look)
             }
             Step::Look => {
-                self.tasks[index].is_there = self.registry.get(&tag) == Some(&build);
+                self.tasks[index].is_there = self.shows(tag, build);
                 Some(Step::Claim)
             }
             Step::Claim if leads => self.claim(epoch, build, tag).then(|| {
@@ -164,13 +164,16 @@ impl World {
             Step::Note if leads && self.is_open(build) => {
                 let of = self.builds[build].publication.as_mut().unwrap();
                 of.tag = publication::tag::PUT.take(of.tag).unwrap();
-                if let Some(head) = self.heads.get_mut(&tag).filter(|h| (h.build, h.epoch) == (build, epoch))
+                let head = self.heads[&tag];
+                if self.same(head.build, build)
+                    && head.order == self.builds[build].order
+                    && head.epoch == epoch
                 {
-                    head.closed = true;
+                    self.heads.insert(tag, Head { closed: true, ..head });
                 }
                 Some(Step::Verify)
             }
-            Step::Verify if leads && self.registry.get(&tag) == Some(&build) => {
+            Step::Verify if leads && self.shows(tag, build) => {
                 let of = self.builds[build].publication.as_mut().unwrap();
                 if let Ok(verified) = publication::tag::VERIFY.take(of.tag) {
                     of.tag = verified;
@@ -182,9 +185,9 @@ impl World {
             Step::AskRecheck => {
                 let of = task.looks_for.unwrap_or(build);
                 let order = self.builds[of].order;
-                let another = |head: &&mut Head| head.order >= order && head.build != of;
-                if let Some(head) = self.heads.get_mut(&tag).filter(another) {
-                    head.recheck_at = Some(self.now);
+                let head = self.heads.get(&tag).copied();
+                if let Some(head) = head.filter(|head| head.order >= order && !self.same(head.build, of)) {
+                    self.heads.insert(tag, Head { recheck_at: Some(self.now), ..head });
                 }
                 None
             }
@@ -207,6 +210,16 @@ impl World {
         task.put = self.sent;
         self.puts.push(Put { number: self.sent, tag, build: task.build, sent: self.now });
         self.sent += 1;
+    }
+
+    /// Whether two builds publish one and the same index.
+    fn same(&self, one: Row, other: Row) -> bool {
+        self.builds[one].image == self.builds[other].image
+    }
+
+    /// Whether a tag points to a build's index.
+    pub fn shows(&self, tag: u8, build: Row) -> bool {
+        self.registry.get(&tag).is_some_and(|put| self.same(*put, build))
     }
 
     fn flies(&self, number: usize) -> bool {
@@ -232,8 +245,9 @@ impl World {
         }
         let new =
             Head { order, build, epoch, claimed_at: now, closed: false, recheck_at: None, recheck_until: 0 };
-        let head = self.heads.entry(tag).or_insert(Head { closed: true, claimed_at: i64::MIN / 2, ..new });
-        let other = (head.order, head.build, head.epoch) != (order, build, epoch);
+        let none = Head { closed: true, claimed_at: i64::MIN / 2, ..new };
+        let head = self.heads.get(&tag).copied().unwrap_or(none);
+        let other = (head.order, head.epoch) != (order, epoch) || !self.same(head.build, build);
         let mut new = Head { recheck_at: head.recheck_at, recheck_until: head.recheck_until, ..new };
         if other && (!head.closed || head.claimed_at > now - LONGEST_PUT) {
             new.recheck_at = Some(now + LONGEST_PUT);
@@ -241,7 +255,7 @@ impl World {
         if other && !head.closed {
             new.recheck_until = now + RECHECK_FOR;
         }
-        *head = new;
+        self.heads.insert(tag, new);
         true
     }
 
@@ -264,12 +278,17 @@ impl World {
         let (tag, had) = (self.builds[build].tag.unwrap(), looks_for.unwrap());
         let (leads, now) = (self.leads(epoch), self.now);
         // The premise of both writes.
-        let has_it = leads && self.heads[&tag].build == had;
+        let head = self.heads[&tag];
+        let has_it = leads && self.same(head.build, had) && head.order == self.builds[had].order;
         Some(match self.tasks[index].step {
             Step::LookAgain => {
                 let found = self.registry.get(&tag).copied();
                 let order = self.builds[had].order;
-                let is_older = found.is_some_and(|found| found != build && self.builds[found].order <= order);
+                let older = |found: Row| {
+                    let of = |row: &Build| row.tag == Some(tag) && row.image == self.builds[found].image;
+                    self.builds.iter().any(|row| of(row) && row.order <= order)
+                };
+                let is_older = found.is_some_and(|found| !self.same(found, build) && older(found));
                 if is_older && self.wanted(tag) == Some(build) {
                     Step::ClaimBack
                 } else {

@@ -6,7 +6,7 @@ use farm_core::life::attempt::{JobFate, Said, StopReason, end};
 use farm_core::life::build::{ExecutionEnd, after_execution};
 use farm_core::work::again::{self, Ending, History, Next};
 use farm_core::work::plan::{Decision, Limits, Settling, Slots, State, WaitingJob, WorkerView, plan};
-use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, WorkerState};
+use farm_types::state::{AttemptState, BuildState, ExecutionState, JobState, TagState, WorkerState};
 use farm_types::{
     Cause, EngineId, Failure, FailureCode, JobId, Offer, Platform, ProjectId, RunMode, Runs, Support,
     TrustClass, WorkerId,
@@ -51,6 +51,7 @@ impl World {
             state: BuildState::Queued,
             order: i64::try_from(self.builds.len()).unwrap(),
             tag,
+            image: self.builds.len(),
             queue_deadline: self.now + QUEUE_DEADLINE,
             publish_deadline: i64::MAX,
             failure: None,
@@ -78,13 +79,41 @@ impl World {
         if !old.state.is_final() {
             return;
         }
-        let (tag, order) = (old.tag, old.order);
+        let (tag, order, image) = (old.tag, old.order, old.image);
         let jobs = &self.executions[old.execution].jobs;
+        if jobs.is_empty() {
+            self.copy(image, tag, order);
+            return;
+        }
         let platforms: Vec<Platform> = jobs.iter().map(|job| self.jobs[*job].platform.clone()).collect();
         self.submit(&platforms, tag);
         if let Some(new) = self.builds.last_mut() {
             new.order = order;
         }
+    }
+
+    /// A tag goes back to what an older build has published there: a build of its own, of a new intent and without jobs.
+    pub fn rollback(&mut self, to: Row) {
+        let of = &self.builds[to];
+        if of.publication.as_ref().is_some_and(|of| of.tag == TagState::Verified) {
+            self.copy(of.image, of.tag, i64::try_from(self.builds.len()).unwrap());
+        }
+    }
+
+    fn copy(&mut self, image: Row, tag: Option<u8>, order: i64) {
+        let execution = self.executions.len();
+        self.executions.push(Execution { state: ExecutionState::Built, jobs: Vec::new() });
+        self.builds.push(Build {
+            execution,
+            state: BuildState::Publishing,
+            order,
+            tag,
+            image,
+            queue_deadline: i64::MAX,
+            publish_deadline: self.now + PUBLISH_DEADLINE,
+            failure: None,
+            publication: None,
+        });
     }
 
     /// What the scheduler of a coordinator would do now.

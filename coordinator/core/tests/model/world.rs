@@ -34,6 +34,8 @@ pub struct Build {
     pub state: BuildState,
     pub order: i64,
     pub tag: Option<u8>,
+    /// The build whose index it publishes: itself, unless it goes back to an older one, or shares its execution.
+    pub image: Row,
     pub queue_deadline: i64,
     pub publish_deadline: i64,
     pub failure: Option<Failure>,
@@ -208,7 +210,7 @@ pub struct World {
     /// How many were ever sent.
     pub sent: usize,
     pub heads: BTreeMap<u8, Head>,
-    /// What the registry answers: the build whose index the tag points to.
+    /// What the registry answers: the build that has put what the tag points to. It shows that one's index, whoever else has the same.
     pub registry: BTreeMap<u8, Row>,
 }
 

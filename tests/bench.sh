@@ -17,7 +17,8 @@
 #                                         last answer until none waits any more (processed_…); 50 one after the other, from the first
 #                                         byte to a worker's first job (assigned_…). And a repository of
 #                                         20,000 files of which one was changed, fetched by a worker that has fetched it before,
-#                                         against `git clone --depth 1` (measure=refetch); 9 pairs unless said
+#                                         against `git clone --depth 1` (measure=refetch); 9 pairs unless said.
+#                                         `refetch` is that part alone
 #   tests/bench.sh publish [--pairs N]    the last mile: merge and tag of 2 and 8 platforms that are built (merge-2, merge-8) against
 #                                         `docker buildx imagetools create`; an image of two platforms with ten layers of 20 MB
 #                                         each to an empty registry (promote-between; CPU seconds of all processes beside) and within one
@@ -32,7 +33,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-  submit | output | scale | connections | hooks | publish) ;;
+  submit | output | scale | connections | hooks | refetch | publish) ;;
   *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
 esac
 export SQLX_OFFLINE=true

@@ -63,7 +63,14 @@ pub(crate) async fn read(
         let cache = if is_temporary { None } else { index_folder() };
         farm_source::read(
             &location,
-            &Surroundings { cache, now_ns, files: &Disk, meant: meant.as_ref(), goes_on: &Always },
+            &Surroundings {
+                cache,
+                now_ns,
+                files: &Disk,
+                meant: meant.as_ref(),
+                known: None,
+                goes_on: &Always,
+            },
         )
     });
     let source = reading.await.map_err(|e| Error::Usage(format!("reading the context failed: {e}")))??;

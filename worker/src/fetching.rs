@@ -3,20 +3,22 @@
 //! The snapshot is what a command on a clone of the same commit would have sent, but for times: all are the commit's. Of an archive it
 //! is what a command would have sent that had it on its standard input.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farm_dockerfile::{Pattern, Selection};
 use farm_proto::v1::AttemptEvent;
-use farm_source::upload::{Farm, Sending, UploadError, upload};
+use farm_source::upload::{Farm, Sending, UploadError, Uploaded, upload};
 use farm_source::{
-    ContextError, Disk, GoesOn, Links, Location, Recorded, Source, Surroundings, Unpacked, Wanted, read,
-    read_folder,
+    ContextError, Disk, GoesOn, Known, Links, Location, Object, Recorded, Source, Surroundings, Unpacked,
+    Wanted, read, read_folder,
 };
+use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT};
 use farm_types::{
-    ArchiveOrigin, ArchiveSource, Cause, Failure, FailureCode, FetchSource, FetchSpec, Fetched, FetchedRoot,
-    GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Refs, Take,
+    ArchiveOrigin, ArchiveSource, Cause, Digest, Failure, FailureCode, FetchSource, FetchSpec, Fetched,
+    FetchedRoot, GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Refs, Take,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +26,7 @@ use tonic::Code;
 
 use crate::archives::{ArchiveLimits, ArchiveOrder, Archives, Opened};
 use crate::buildkit::Fetches;
-use crate::git::{FetchError, Git, GitLimits, GitLogin, Order};
+use crate::git::{Checkout, FetchError, Git, GitLimits, GitLogin, Order, Spares};
 use crate::{notice, pointers};
 
 /// So much is looked through of a repository's history, bytes: its commits only.
@@ -78,7 +80,7 @@ impl From<Failure> for NotFetched {
 
 /// What was brought, and read; its files are there for as long as `files` is.
 struct Brought {
-    source: Source,
+    source: Arc<Source>,
     /// The Dockerfile's name, if there is one.
     dockerfile: String,
     origin: Origin,
@@ -87,7 +89,19 @@ struct Brought {
     /// Where branches and tags are, if that is what was asked for.
     refs: Option<Box<Refs>>,
     /// Holds the files.
-    files: Box<dyn Send>,
+    files: Held,
+}
+
+/// What holds the files of a source.
+enum Held {
+    /// A commit's; it is noted what of it the farm has, and whether pointers of Git LFS may be among it.
+    Checkout {
+        checkout: Box<Checkout>,
+        no_pointers: bool,
+    },
+    Other {
+        _files: Box<dyn Send>,
+    },
 }
 
 /// Brings a source of a project to the farm, going where `reach` lets it, and tells `events` of it.
@@ -101,33 +115,44 @@ pub(crate) async fn fetch(
     events: &mpsc::Sender<AttemptEvent>,
     stop: &CancellationToken,
 ) -> Result<Fetched, NotFetched> {
-    let FetchSpec { source: from, take } = spec;
-    // It is for people, who have the rest of it.
-    let say = |text: &str| drop(events.try_send(notice(text)));
-    let brought = match from {
-        FetchSource::Git(from) => {
-            let git = means.git.ok_or_else(|| {
-                let text = "this worker has no git; install git there";
-                Failure::new(Cause::Infrastructure, FailureCode::GitUnavailable, text)
-            })?;
-            Box::pin(from_git(git, farm, (project, from, reach), take, say, stop)).await?
-        }
-        FetchSource::Archive(from) => {
-            Box::pin(from_archive(means.archives, (from, reach), take, say, stop)).await?
-        }
+    let mut spares = true;
+    let of = (project, spec.clone(), reach.clone());
+    let mut brought = Box::pin(bring(means, farm, of, &mut spares, events, stop)).await;
+    let source = brought.as_ref().ok().map(|brought| Arc::clone(&brought.source));
+    let mut uploaded = match source {
+        Some(source) => Some(send(farm, &source, stop).await),
+        None => None,
+    };
+    // The farm has lost what it had been sent; or somebody looks for what wasn't written, or there is really something wrong with it.
+    let is_missed = matches!(uploaded, Some(Err(Unsent::Upload(UploadError::Source(_)))))
+        || matches!(brought, Err(NotFetched::Failed(_)));
+    if spares && is_missed {
+        tracing::info!("files that the farm had are missed: all are written and read anew");
+        brought = Box::pin(bring(means, farm, (project, spec, reach), &mut false, events, stop)).await;
+        uploaded = None;
+    }
+    let brought = brought?;
+    let uploaded = match uploaded {
+        Some(uploaded) => uploaded,
+        None => send(farm, &Arc::clone(&brought.source), stop).await,
+    };
+    let uploaded = match uploaded {
+        Ok(uploaded) => uploaded,
+        Err(Unsent::Stopped) => return Err(NotFetched::Stopped),
+        Err(Unsent::Upload(error)) => return Err(unsent(error)),
     };
     let Brought { source, dockerfile, origin, versions, refs, files } = brought;
-    for warning in &source.warnings {
-        say(warning);
-    }
-    let source = Arc::new(source);
-    let sending = Arc::new(Sending::default());
-    let uploaded = tokio::select! {
-        uploaded = upload(farm, &source, tokio::time::sleep, &sending) => uploaded.map_err(unsent)?,
-        () = stop.cancelled() => return Err(NotFetched::Stopped),
-    };
+    let read = Arc::clone(&source);
     // Many files take a while.
-    drop(tokio::task::spawn_blocking(move || drop(files)));
+    drop(tokio::task::spawn_blocking(move || {
+        if let Held::Checkout { checkout, no_pointers } = &files {
+            match files_of(&read) {
+                Ok(sent) => checkout.keep(*no_pointers, &sent),
+                Err(error) => tracing::info!(%error, "what was sent is not kept for the next fetch"),
+            }
+        }
+        drop(files);
+    }));
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let root = |(name, (tree, content)): (&String, &(_, _))| {
         (name.clone(), FetchedRoot { tree: *tree, content: *content })
@@ -144,11 +169,77 @@ pub(crate) async fn fetch(
     })
 }
 
+/// Why a source isn't at the farm.
+enum Unsent {
+    Upload(UploadError),
+    Stopped,
+}
+
+async fn send(farm: &impl Farm, source: &Arc<Source>, stop: &CancellationToken) -> Result<Uploaded, Unsent> {
+    let sending = Arc::new(Sending::default());
+    tokio::select! {
+        uploaded = upload(farm, source, tokio::time::sleep, &sending) => uploaded.map_err(Unsent::Upload),
+        () = stop.cancelled() => Err(Unsent::Stopped),
+    }
+}
+
+/// All files of a source's context, by path: length in bytes, and digest.
+fn files_of(source: &Source) -> std::io::Result<HashMap<String, (u64, Digest)>> {
+    let mut files = HashMap::new();
+    let mut ahead: Vec<_> =
+        source.roots.get(ROOT_CONTEXT).map(|(tree, _)| (String::new(), *tree)).into_iter().collect();
+    while let Some((above, tree)) = ahead.pop() {
+        let Some(Object::Folder { bytes, .. }) = source.objects.get(&tree) else { continue };
+        for entry in Folder::decode(bytes).map_err(std::io::Error::other)?.entries {
+            let name = format!("{above}{}", entry.name);
+            match entry.node {
+                Node::Folder { tree, .. } => ahead.push((name + "/", tree)),
+                Node::File { digest, size } => drop(files.insert(name, (size, digest))),
+                Node::Symlink { .. } | Node::Fifo => {}
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Brings a source and reads it. With `spares` what the farm has got need not be written; afterwards that says whether some wasn't.
+async fn bring(
+    means: Means<'_>,
+    farm: &impl Logins,
+    (project, spec, reach): (ProjectId, FetchSpec, Fetches),
+    spares: &mut bool,
+    events: &mpsc::Sender<AttemptEvent>,
+    stop: &CancellationToken,
+) -> Result<Brought, NotFetched> {
+    let may_spare = std::mem::take(spares);
+    let FetchSpec { source: from, take } = spec;
+    // It is for people, who have the rest of it.
+    let say = |text: &str| drop(events.try_send(notice(text)));
+    let brought = match from {
+        FetchSource::Git(from) => {
+            let git = means.git.ok_or_else(|| {
+                let text = "this worker has no git; install git there";
+                Failure::new(Cause::Infrastructure, FailureCode::GitUnavailable, text)
+            })?;
+            Box::pin(from_git(git, farm, (project, from, reach), (take, may_spare), spares, say, stop))
+                .await?
+        }
+        FetchSource::Archive(from) => {
+            Box::pin(from_archive(means.archives, (from, reach), take, say, stop)).await?
+        }
+    };
+    for warning in &brought.source.warnings {
+        say(warning);
+    }
+    Ok(brought)
+}
+
 async fn from_git(
     git: &Git,
     farm: &impl Logins,
     (project, from, reach): (ProjectId, GitSource, Fetches),
-    take: Take,
+    (take, may_spare): (Take, bool),
+    is_spared: &mut bool,
     say: impl Fn(&str) + Send + Sync,
     stop: &CancellationToken,
 ) -> Result<Brought, NotFetched> {
@@ -163,7 +254,11 @@ async fn from_git(
         (Take::Refs, Some(_)) => GitLimits { bytes: MOST_HISTORY, time: LIST * 2, ..GitLimits::default() },
         _ => GitLimits::default(),
     };
-    let order = Order { source: from, project, login, login_for, throw_away, reach, limits };
+    // Of one file it is known what it is to be.
+    let refuses_pointers = from.lfs == Lfs::Refuse && !is_one_file;
+    let spares = Some(Spares { no_pointers: refuses_pointers })
+        .filter(|_| may_spare && matches!(take, Take::Build(_) | Take::Context));
+    let order = Order { source: from, project, login, login_for, throw_away, reach, limits, spares };
     if take == Take::Refs {
         return Box::pin(look(git, order, say, stop)).await;
     }
@@ -171,12 +266,12 @@ async fn from_git(
     let from = order.source;
     let root = checkout.path().to_owned();
     let shown = format!("{} at {}", from.repository, checkout.commit.short());
-    // Of one file it is known what it is to be.
-    let refuses_pointers = from.lfs == Lfs::Refuse && !is_one_file;
+    let known = checkout.known().clone();
+    *is_spared = !known.is_empty();
     let (source, dockerfile) = reading((FailureCode::GitTooSlow, stop), move |goes_on| {
-        let taken = take_in(&root, &shown, &take, goes_on)?;
+        let taken = take_in(&root, &shown, &take, &known, goes_on)?;
         if refuses_pointers {
-            refuse_pointers(&taken.0, &shown)?;
+            refuse_pointers(&taken.0, &shown, &known.digests())?;
         }
         Ok(taken)
     })
@@ -189,7 +284,11 @@ async fn from_git(
         subdir: from.subdir,
     };
     let versions = if is_one_file { checkout.versions.clone() } else { Vec::new() };
-    let (origin, files) = (Origin::Git(origin), Box::new(checkout));
+    let files = match is_one_file {
+        true => Held::Other { _files: Box::new(checkout) },
+        false => Held::Checkout { checkout: Box::new(checkout), no_pointers: refuses_pointers },
+    };
+    let (source, origin) = (Arc::new(source), Origin::Git(origin));
     Ok(Brought { source, dockerfile, origin, versions, refs: None, files })
 }
 
@@ -204,7 +303,7 @@ async fn look(
     let from = order.source;
     say(&format!("{} has {} branches and tags", from.repository, looked.refs.at.len()));
     let root = looked.nothing().to_owned();
-    let read = move |goes_on: &Until| take_in(&root, "", &Take::Refs, goes_on);
+    let read = move |goes_on: &Until| take_in(&root, "", &Take::Refs, &Known::default(), goes_on);
     let (source, dockerfile) = reading((FailureCode::GitTooSlow, stop), read).await?;
     let default = looked.refs.default_branch.as_ref().map(|branch| format!("refs/heads/{branch}"));
     let origin = GitOrigin {
@@ -215,7 +314,8 @@ async fn look(
         subdir: from.subdir,
     };
     let (origin, refs) = (Origin::Git(origin), Some(Box::new(looked.refs.clone())));
-    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs, files: Box::new(looked) })
+    let (source, files) = (Arc::new(source), Held::Other { _files: Box::new(looked) });
+    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs, files })
 }
 
 async fn from_archive(
@@ -233,14 +333,15 @@ async fn from_archive(
     let (source, dockerfile, files) = reading((FailureCode::ArchiveTooSlow, stop), move |goes_on| {
         let (source, dockerfile, folder) = take_in_archive(unpacked, &shown, &take, goes_on)?;
         if refuses_pointers {
-            refuse_pointers(&source, &shown)?;
+            refuse_pointers(&source, &shown, &HashSet::new())?;
         }
         // In this order they go.
         Ok((source, dockerfile, (folder, place)))
     })
     .await?;
     let origin = Origin::Archive(ArchiveOrigin { archive: order.source.archive.without_query(), digest });
-    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs: None, files: Box::new(files) })
+    let (source, files) = (Arc::new(source), Held::Other { _files: Box::new(files) });
+    Ok(Brought { source, dockerfile, origin, versions: Vec::new(), refs: None, files })
 }
 
 /// Until when something is read.
@@ -278,18 +379,24 @@ async fn reading<T: Send + 'static>(
     }
 }
 
-fn around(goes_on: &dyn GoesOn) -> Surroundings<'_> {
-    Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None, goes_on }
+fn around<'a>(known: Option<&'a Known>, goes_on: &'a dyn GoesOn) -> Surroundings<'a> {
+    Surroundings { cache: None::<PathBuf>, now_ns: 0, files: &Disk, meant: None, known, goes_on }
 }
 
-/// Reads what becomes the snapshot; beside it the Dockerfile's name, if there is one.
-fn take_in(root: &Path, shown: &str, take: &Take, goes_on: &Until) -> Result<(Source, String), Unread> {
+/// Reads what becomes the snapshot, with what is known of its files that aren't there; beside it the Dockerfile's name, if there is one.
+fn take_in(
+    root: &Path,
+    shown: &str,
+    take: &Take,
+    known: &Known,
+    goes_on: &Until,
+) -> Result<(Source, String), Unread> {
     if let Take::Build(dockerfile) = take {
         let dockerfile = (!dockerfile.is_empty()).then_some(dockerfile.as_str());
         let location = Location::enclosed(root, shown, dockerfile).map_err(Unread::Dockerfile)?;
-        return Ok((read(&location, &around(goes_on))?, location.dockerfile_name.clone()));
+        return Ok((read(&location, &around(Some(known), goes_on))?, location.dockerfile_name.clone()));
     }
-    Ok((take_folder(root, &Recorded::default(), take, goes_on)?, String::new()))
+    Ok((take_folder(root, &Recorded::default(), take, Some(known), goes_on)?, String::new()))
 }
 
 /// The same of an archive; beside it what holds its files.
@@ -305,10 +412,10 @@ fn take_in_archive(
         let wanted = Wanted { file, is_own_file: false, named: &named, links: Links::default() };
         let (mut location, files) = Location::in_archive(unpacked, &wanted).map_err(Unread::Dockerfile)?;
         shown.clone_into(&mut location.shown);
-        return Ok((read(&location, &around(goes_on))?, location.dockerfile_name.clone(), files));
+        return Ok((read(&location, &around(None, goes_on))?, location.dockerfile_name.clone(), files));
     }
     let Unpacked { folder, recorded, left_out } = unpacked;
-    let mut source = take_folder(folder.path(), &recorded, take, goes_on)?;
+    let mut source = take_folder(folder.path(), &recorded, take, None, goes_on)?;
     source.warnings.extend(left_out);
     Ok((source, String::new(), folder))
 }
@@ -318,6 +425,7 @@ fn take_folder(
     root: &Path,
     recorded: &Recorded,
     take: &Take,
+    known: Option<&Known>,
     goes_on: &Until,
 ) -> Result<Source, ContextError> {
     let alone = match take {
@@ -328,16 +436,16 @@ fn take_folder(
         }
         _ => Selection::All,
     };
-    read_folder(root, recorded, *take == Take::Context, &alone, &around(goes_on))
+    read_folder(root, recorded, *take == Take::Context, &alone, &around(known, goes_on))
 }
 
-/// Refuses a source with pointers of Git LFS in it.
-fn refuse_pointers(source: &Source, shown: &str) -> Result<(), Unread> {
+/// Refuses a source with pointers of Git LFS in it; of those files it is known that they are none.
+fn refuse_pointers(source: &Source, shown: &str, known: &HashSet<Digest>) -> Result<(), Unread> {
     let unread = |error: std::io::Error| ContextError::Unreadable {
         name: shown.to_owned(),
         why: farm_types::chain::io_in_short(&error),
     };
-    let found = pointers::find(source).map_err(unread)?;
+    let found = pointers::find(source, known).map_err(unread)?;
     let Some(first) = found.first() else { return Ok(()) };
     let more = match found.len() - 1 {
         0 => String::new(),

@@ -20,14 +20,18 @@ const VERSIONS: [&str; 3] = [
     "version http://git-media.io/v/2",
 ];
 
-/// The files of a source that are pointers, by their names: each of several equal ones. Blocks.
+/// The files of a source that are pointers, by their names: each of several equal ones. Of those with a `known` digest it is known that
+/// they are none. Blocks.
 ///
 /// # Errors
 /// A file can't be read.
-pub(crate) fn find(source: &Source) -> io::Result<Vec<String>> {
+pub(crate) fn find(source: &Source, known: &HashSet<Digest>) -> io::Result<Vec<String>> {
     let mut pointers = HashSet::new();
     for (digest, object) in &source.objects {
         let Object::File { path, size, .. } = object else { continue };
+        if known.contains(digest) {
+            continue;
+        }
         if (1..TOO_LONG).contains(size) && is_pointer(&open_file(path)?)? {
             pointers.insert(*digest);
         }
@@ -98,12 +102,13 @@ mod tests {
             now_ns: 0,
             files: &farm_source::Disk,
             meant: None,
+            known: None,
             goes_on: &farm_source::Always,
         };
         let all = farm_dockerfile::Selection::All;
         let source =
             farm_source::read_folder(folder.path(), &farm_source::Recorded::default(), false, &all, &around);
-        assert_eq!(find(&source.unwrap()).unwrap(), ["a/b/x", "a/y", "z"]);
+        assert_eq!(find(&source.unwrap(), &HashSet::new()).unwrap(), ["a/b/x", "a/y", "z"]);
     }
 
     #[test]

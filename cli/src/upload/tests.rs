@@ -192,7 +192,14 @@ fn source(dir: &Path) -> Arc<Source> {
     Arc::new(
         read(
             &location,
-            &Surroundings { cache: None, now_ns: 0, files: &Disk, meant: None, goes_on: &Always },
+            &Surroundings {
+                cache: None,
+                now_ns: 0,
+                files: &Disk,
+                meant: None,
+                known: None,
+                goes_on: &Always,
+            },
         )
         .unwrap(),
     )

@@ -16,6 +16,7 @@ pub mod brought;
 mod files;
 mod ignore;
 mod index;
+mod known;
 mod location;
 mod meant;
 pub mod stdin;
@@ -37,6 +38,7 @@ use farm_types::snapshot::{Entry, Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE, n
 
 pub use files::{Disk, Files, OpenFile, Stat};
 pub use index::Index;
+pub use known::{Known, KnownFile};
 pub use location::{Links, Location, Wanted};
 pub use unpack::{Always, GoesOn, Limits, Recorded, Stamp, Unpacked};
 
@@ -162,6 +164,8 @@ pub struct Surroundings<'a> {
     pub files: &'a dyn Files,
     /// What of the contexts is meant; `None`: all.
     pub meant: Option<&'a Sources>,
+    /// Files of the context that are read as if they were in it. A [`Source`] names them as files that aren't there.
+    pub known: Option<&'a Known>,
     /// Whether it is to go on, asked for each file and folder.
     pub goes_on: &'a dyn GoesOn,
 }
@@ -224,14 +228,16 @@ impl Source {
         around: &Surroundings<'_>,
         seen: &mut HashSet<PathBuf>,
     ) -> Result<(), ContextError> {
-        let scan = walk::scan(root, patterns, meant::find(root, selection)?, recorded, around.goes_on)?;
+        let known = around.known.filter(|_| root_name == ROOT_CONTEXT);
+        let meant = meant::find(root, selection)?;
+        let scan = walk::scan(root, patterns, meant, (recorded, known), around.goes_on)?;
         let index = Index::load(around.cache.as_deref(), root, selection);
         let digests = files::in_parallel(scan.files.len(), |i, buffer| {
             let file = &scan.files[i];
             if !around.goes_on.goes_on() {
                 return Err(ContextError::BrokenOff);
             }
-            match index.get(&file.name, &file.stat) {
+            match file.known.or_else(|| index.get(&file.name, &file.stat)) {
                 Some(digest) => Ok((Some((digest, file.stat)), false)),
                 None => files::digest(around.files, &root.join(&file.name), &file.name, buffer)
                     .map(|read| (read, true)),

@@ -25,6 +25,13 @@ pub(super) struct Meant {
     pub(super) children: BTreeMap<OsString, Meant>,
 }
 
+impl Meant {
+    /// Everything.
+    pub(super) fn whole() -> Self {
+        Self { is_whole: true, ..Self::default() }
+    }
+}
+
 /// Finds what is meant of the folder at `root`.
 ///
 /// # Errors

@@ -48,6 +48,7 @@ pub(super) fn around<'a>(files: &'a dyn Files, cache: Option<&Path>) -> Surround
         now_ns: i64::try_from(now_ns).unwrap(),
         files,
         meant: None,
+        known: None,
         goes_on: &Always,
     }
 }
@@ -491,4 +492,53 @@ fn an_ignore_file_that_is_too_long_is_refused_before_it_is_read() {
     file.set_len((1 << 20) + 1).unwrap();
     let told = bed.read("", None).unwrap_err().to_string();
     assert!(told.contains(".dockerignore") && told.contains("1048577") && told.contains("1048576"), "{told}");
+}
+
+/// Any part of a context may be known instead of being there: the snapshot is the same.
+#[test]
+fn files_that_are_known_make_the_same_snapshot_as_files_that_are_there() {
+    let files = [
+        ("Dockerfile", "FROM scratch\n"),
+        (".dockerignore", "out\nkeep/*\n!keep/this\n"),
+        ("a", "a"),
+        ("out/x", "x"),
+        ("keep/this", "t"),
+        ("keep/that", "u"),
+        ("deep/er/and/deeper", "d"),
+        ("deep/er/two", "2"),
+        ("deep/three", "3"),
+    ];
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let settled = |bed: &Bed| {
+        let mut ahead = vec![bed.dir.path().to_owned()];
+        while let Some(path) = ahead.pop() {
+            let is_folder = path.is_dir();
+            if is_folder {
+                ahead.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(if is_folder { 0o755 } else { 0o644 }))
+                .unwrap();
+            fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        }
+    };
+    let whole = Bed::new(&files);
+    settled(&whole);
+    let whole = whole.read("", None).unwrap();
+    // The Dockerfile and what it ignores are there in any case.
+    for spared in 0..1_u32 << (files.len() - 2) {
+        let is_spared = |at: usize| at >= 2 && spared & (1 << (at - 2)) != 0;
+        let there: Vec<_> =
+            files.iter().enumerate().filter(|(at, _)| !is_spared(*at)).map(|(_, file)| *file).collect();
+        let bed = Bed::new(&there);
+        settled(&bed);
+        let mut known = Known::at(1_700_000_000_000_000_000);
+        for (_, (name, text)) in files.iter().enumerate().filter(|(at, _)| is_spared(*at)) {
+            let size = u64::try_from(text.len()).unwrap();
+            known.add(name, KnownFile { mode: 0o644, size, digest: Digest::of(text.as_bytes()) });
+        }
+        let around = Surroundings { known: Some(&known), ..around(&Disk, None) };
+        let source = read(&bed.locate("", None).unwrap(), &around).unwrap();
+        assert_eq!(source.names(), whole.names(), "{spared:b}");
+        assert_eq!((source.files, source.objects.len()), (whole.files, whole.objects.len()));
+    }
 }

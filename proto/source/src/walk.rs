@@ -15,6 +15,7 @@ use farm_types::snapshot::{Entry, Folder, Node};
 
 use super::ContextError;
 use super::files::Stat;
+use super::known::{Known, KnownEntry};
 use super::meant::Meant;
 use super::unpack::{GoesOn, Recorded, Stamp, TOLD};
 
@@ -41,6 +42,8 @@ pub(super) struct FoundFile {
     pub(super) name: String,
     /// What the file was like when it was listed; one that has changed since then is noticed by it.
     pub(super) stat: Stat,
+    /// Its digest, of a file that isn't on this machine.
+    pub(super) known: Option<Digest>,
 }
 
 #[derive(Debug)]
@@ -73,6 +76,9 @@ enum What {
     Fifo,
 }
 
+/// The permission bits of folders that aren't on this machine.
+const FOLDER_MODE: u32 = 0o755;
+
 /// Permission bits with setuid, setgid and sticky.
 pub(super) fn mode(metadata: &Metadata) -> u32 {
     metadata.mode() & 0o7777
@@ -87,7 +93,7 @@ pub(super) fn scan(
     root: &Path,
     patterns: &PatternSet,
     meant: Meant,
-    recorded: &Recorded,
+    (recorded, known): (&Recorded, Option<&Known>),
     goes_on: &dyn GoesOn,
 ) -> Result<Scan, ContextError> {
     let mut scan = Scan::default();
@@ -101,7 +107,7 @@ pub(super) fn scan(
     let mut odd = 0;
     let mut at = 0;
     while at < scan.dirs.len() {
-        scan.list(at, root, (patterns, recorded), goes_on, &mut odd)?;
+        scan.list(at, root, (patterns, recorded, known), goes_on, &mut odd)?;
         at += 1;
     }
     if odd > TOLD {
@@ -120,7 +126,7 @@ impl Scan {
         &mut self,
         at: usize,
         root: &Path,
-        (patterns, recorded): (&PatternSet, &Recorded),
+        (patterns, recorded, known): (&PatternSet, &Recorded, Option<&Known>),
         goes_on: &dyn GoesOn,
         odd: &mut usize,
     ) -> Result<(), ContextError> {
@@ -131,7 +137,12 @@ impl Scan {
         let mut meant = std::mem::take(&mut self.dirs[at].meant);
         let shown = if path.is_empty() { root.display().to_string() } else { path.clone() };
         let names = if meant.is_whole {
-            match names(&root.join(&path)) {
+            let on_disk = names(&root.join(&path));
+            let names = match known {
+                Some(known) => known.complete(&path, on_disk),
+                None => on_disk,
+            };
+            match names {
                 Ok(names) => names,
                 // What was left out may be closed, and what is gone since its parent was listed is gone.
                 Err(e) if excluded && e.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
@@ -155,6 +166,29 @@ impl Scan {
             if out && !patterns.may_reinclude_below(&entry_path) {
                 continue;
             }
+            let of_known =
+                known.and_then(|known| Some((known.entry(&path, os_name.to_str()?)?, known.mtime())));
+            if let Some((entry, mtime)) = of_known
+                && !(matches!(entry, KnownEntry::Folder) && place.symlink_metadata().is_ok())
+            {
+                if out && matches!(entry, KnownEntry::File(_)) {
+                    continue;
+                }
+                let (mode, what) = match entry {
+                    KnownEntry::File(file) => {
+                        let stat = Stat { size: file.size, mtime, ..Stat::default() };
+                        self.files.push(FoundFile { name: entry_path, stat, known: Some(file.digest) });
+                        (file.mode, What::File(self.files.len() - 1))
+                    }
+                    KnownEntry::Folder => {
+                        self.enter(&shown, entry_path, (out, entry_verdicts), Meant::whole())?;
+                        (FOLDER_MODE, What::Dir(self.dirs.len() - 1))
+                    }
+                };
+                let name = lossy.into_owned();
+                entries.push(Found { name, mode, mtime, is_recorded: true, what });
+                continue;
+            }
             let metadata = match place.symlink_metadata() {
                 Ok(metadata) => metadata,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -170,28 +204,15 @@ impl Scan {
             let stat = Stat::from(&metadata);
             let stamp = recorded.of(Path::new(&entry_path));
             let what = if kind.is_dir() {
-                let (excluded, verdicts) = (out, entry_verdicts);
-                self.held += verdicts.bytes();
-                if self.held > MOST_HELD {
-                    return Err(ContextError::IgnoreFile(format!(
-                        "{shown:?} has too many folders below it for so many lines in .dockerignore; take lines out of it"
-                    )));
-                }
                 let below = if meant.is_whole {
-                    Meant { is_whole: true, ..Meant::default() }
+                    Meant::whole()
                 } else {
                     meant.children.remove(&os_name).unwrap_or_default()
                 };
-                self.dirs.push(Dir {
-                    path: entry_path,
-                    entries: Vec::new(),
-                    excluded,
-                    verdicts,
-                    meant: below,
-                });
+                self.enter(&shown, entry_path, (out, entry_verdicts), below)?;
                 What::Dir(self.dirs.len() - 1)
             } else if kind.is_file() {
-                self.files.push(FoundFile { name: entry_path, stat });
+                self.files.push(FoundFile { name: entry_path, stat, known: None });
                 What::File(self.files.len() - 1)
             } else if kind.is_symlink() {
                 let target = match std::fs::read_link(&place) {
@@ -219,6 +240,24 @@ impl Scan {
             entries.push(Found { name: name.to_owned(), mode, mtime, is_recorded: stamp.is_some(), what });
         }
         self.dirs[at].entries = entries;
+        Ok(())
+    }
+
+    /// Adds a folder that is to be listed.
+    fn enter(
+        &mut self,
+        shown: &str,
+        path: String,
+        (excluded, verdicts): (bool, Verdicts),
+        meant: Meant,
+    ) -> Result<(), ContextError> {
+        self.held += verdicts.bytes();
+        if self.held > MOST_HELD {
+            return Err(ContextError::IgnoreFile(format!(
+                "{shown:?} has too many folders below it for so many lines in .dockerignore; take lines out of it"
+            )));
+        }
+        self.dirs.push(Dir { path, entries: Vec::new(), excluded, verdicts, meant });
         Ok(())
     }
 
@@ -275,7 +314,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("a")).unwrap();
         let patterns = PatternSet::parse("x\ny\n").unwrap();
-        let meant = || Meant { is_whole: true, ..Meant::default() };
+        let meant = || Meant::whole();
         let dir = |path: &str| Dir {
             path: path.to_owned(),
             entries: Vec::new(),
@@ -285,7 +324,7 @@ mod tests {
         };
         let list = |held| {
             let mut scan = Scan { dirs: vec![dir("")], held, ..Scan::default() };
-            let listed = scan.list(0, root.path(), (&patterns, &Recorded::default()), &Always, &mut 0);
+            let listed = scan.list(0, root.path(), (&patterns, &Recorded::default(), None), &Always, &mut 0);
             listed.map(|()| scan.held)
         };
         assert_eq!(list(0).unwrap(), 8);
@@ -293,7 +332,7 @@ mod tests {
         let told = list(MOST_HELD - 7).unwrap_err().to_string();
         assert!(told.contains("too many folders") && told.contains(".dockerignore"), "{told}");
         // Once a folder is entered, what was said of it is let go.
-        let scan = scan(root.path(), &patterns, meant(), &Recorded::default(), &Always).unwrap();
+        let scan = scan(root.path(), &patterns, meant(), (&Recorded::default(), None), &Always).unwrap();
         assert_eq!((scan.dirs.len(), scan.held), (2, 0));
     }
 }

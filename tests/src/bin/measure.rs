@@ -43,11 +43,15 @@ fn main() -> ExitCode {
             scale(Form { workers: number("--workers", 100), jobs: number("--jobs", 1000), on_disk: true })
         }
         Some("connections") => connections(number("--workers", 500)),
-        Some("hooks") => hooks(number("--pairs", 9)),
+        Some("hooks") => {
+            hooks();
+            refetches(number("--pairs", 9));
+        }
+        Some("refetch") => refetches(number("--pairs", 9)),
         Some("publish") => publish::measure(number("--pairs", 5)),
         _ => {
             eprintln!(
-                "measure submit|output|hooks|publish [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
+                "measure submit|output|hooks|refetch|publish [--pairs N] | scale [--workers N] [--jobs N] | connections [--workers N]"
             );
             return ExitCode::from(2);
         }
@@ -104,8 +108,8 @@ fn connections(workers: usize) {
     }
 }
 
-/// What a hook's deliveries take, and what it takes to fetch a repository again of which one file was changed, against a new clone.
-fn hooks(pairs: usize) {
+/// What a hook's deliveries take.
+fn hooks() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let rate = Rate { per_second: 200, seconds: 20, hooks: 8, followed: 50 };
     let of_all = |measure: &str, times: &[f64]| {
@@ -124,7 +128,10 @@ fn hooks(pairs: usize) {
         ),
         Times::Assigned(times) => of_all("assigned", &times),
     }));
+}
 
+/// What it takes to fetch a repository again of which one file was changed, against a new clone.
+fn refetches(pairs: usize) {
     let host = GitHost::start();
     let files: Vec<(String, String)> =
         (0..20_000).map(|n| (format!("src/d{}/f{n}.txt", n % 200), format!("{n}\n").repeat(60))).collect();

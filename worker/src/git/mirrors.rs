@@ -15,6 +15,7 @@ use farm_types::{Digest, GitPlace, ProjectId};
 use tokio::sync::RwLock;
 
 use super::account::{Account, own_folder, passage};
+use super::known::KNOWN;
 use super::program::folder_size;
 
 /// From so many fetches on a mirror begins anew: each leaves a pack.
@@ -131,7 +132,7 @@ impl Mirrors {
         for path in doomed {
             let lock = self.lock(&path);
             let _held = lock.write().await;
-            let _ = fs::remove_file(path.with_extension(USED));
+            remove_notes(&path);
             remove(path).await;
         }
         // Others may be in it.
@@ -163,10 +164,17 @@ impl Mirrors {
             let lock = self.lock(&path);
             let Ok(_held) = lock.try_write() else { continue };
             tracing::info!(mirror = %path.display(), bytes = size, "a mirror of a repository goes: room for others");
-            let _ = fs::remove_file(path.with_extension(USED));
+            remove_notes(&path);
             remove(path).await;
             sum = sum.saturating_sub(size);
         }
+    }
+}
+
+/// What is noted beside a mirror goes with it.
+fn remove_notes(path: &Path) {
+    for note in [USED, KNOWN] {
+        let _ = fs::remove_file(path.with_extension(note));
     }
 }
 

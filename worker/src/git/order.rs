@@ -26,6 +26,15 @@ pub struct Order {
     pub reach: Fetches,
     /// How much at most.
     pub limits: GitLimits,
+    /// Files that the farm was sent before need not be written ([`Checkout::known`](super::Checkout)); `None`: all are.
+    pub spares: Option<Spares>,
+}
+
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spares {
+    /// Only such of sources without pointers of Git LFS.
+    pub no_pointers: bool,
 }
 
 /// A login at a host of repositories. It isn't printed, and is wiped from memory when dropped.

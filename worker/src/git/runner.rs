@@ -1,23 +1,26 @@
 //! Fetches a source: asks the host what it has, brings the commit into a mirror, writes its files into a folder.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use farm_source::Known;
 use farm_types::git::{Commit, GitPoint, GitUrl, RefName};
-use farm_types::{FailureCode, GitPlace, ProjectId};
+use farm_types::{Digest, FailureCode, GitPlace, ProjectId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, give, own_folder, passage};
 use super::error::{FetchError, disk, trouble, user};
+use super::known;
 use super::mirrors::{Kept, Mirrors, remove};
 use super::modules::{self, Submodule};
 use super::order::{GitLogin, Order};
 use super::program::{Bounds, Call, Program};
 use super::refs::{Chosen, unknown};
 use super::remote::{Remote, kept};
-use super::tree::{At, Taken, settle};
+use super::tree::{At, Listing, Taken, Written, settle};
 use super::{guard, kept as kept_git, said};
 
 /// A mirror that is no larger is never too large, bytes.
@@ -43,11 +46,26 @@ pub struct Checkout {
     /// When it was committed, seconds since 1970. All files have this time.
     pub committed_at: i64,
     path: PathBuf,
+    known: Known,
+    /// What its mirror's repository has, where that is all of the source.
+    listing: Option<(PathBuf, Listing)>,
     /// Goes with this.
     _folder: Folder,
 }
 
 impl Checkout {
+    /// Files of the context that weren't written, as the farm was sent them before. It may have lost some.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Keeps what of it the farm has by now, by path (length in bytes and digest), so that the next fetch can spare it. Blocks.
+    pub fn keep(&self, no_pointers: bool, sent: &HashMap<String, (u64, Digest)>) {
+        if let Some((mirror, listing)) = &self.listing {
+            known::Kept::keep(mirror, listing.listed(), no_pointers, sent);
+        }
+    }
+
     /// The folder that is the context.
     pub fn path(&self) -> &Path {
         &self.path
@@ -224,6 +242,8 @@ impl Git {
             git_ref: chosen.git_ref,
             versions: chosen.versions,
             committed_at: brought.committed_at,
+            known: brought.known,
+            listing: brought.listing.filter(|_| source.subdir.is_empty() && number == 0),
             path: if source.subdir.is_empty() { tree } else { tree.join(&source.subdir) },
             _folder: job.folder,
         })
@@ -314,6 +334,8 @@ struct What<'a> {
 struct Brought {
     committed_at: i64,
     submodules: Vec<Submodule>,
+    known: Known,
+    listing: Option<(PathBuf, Listing)>,
 }
 
 /// One order under way.
@@ -425,7 +447,8 @@ impl<'a> Job<'a> {
             self.init(&own, &what.chosen.wanted, remote.url).await?;
             self.lean_on(&own, &mirror).map_err(|error| disk("a mirror can't be leant on", &error))?;
             remote.fetch(&what.chosen.wanted, &own, &self.bounds).await?;
-            return self.take_out(remote.url, &own, what, tree, &work, taken).await;
+            let brought = self.take_out(remote.url, &own, what, (tree, None), &work, taken).await?;
+            return Ok(Brought { listing: None, ..brought });
         }
         let before = *taken;
         for is_last in [false, true] {
@@ -450,7 +473,15 @@ impl<'a> Job<'a> {
             }
             let _held = held.downgrade();
             let done = match fetched {
-                Ok(()) => self.take_out(remote.url, &mirror, what, tree, &work, taken).await,
+                Ok(()) => {
+                    let kept = self.spared(&mirror, what, number).await;
+                    let taken_out =
+                        self.take_out(remote.url, &mirror, what, (tree, kept.as_ref()), &work, taken).await;
+                    taken_out.map(|brought| Brought {
+                        listing: brought.listing.map(|(_, listing)| (mirror.clone(), listing)),
+                        ..brought
+                    })
+                }
                 Err(error) => Err(error),
             };
             match done {
@@ -462,6 +493,16 @@ impl<'a> Job<'a> {
             }
         }
         Err(said::broken(remote.url, "it is broken anew each time"))
+    }
+
+    /// What the farm has of a mirror's repository, if that may be spared.
+    async fn spared(&self, mirror: &Path, what: What<'_>, number: usize) -> Option<known::Kept> {
+        let spares = self.order.spares?;
+        if number > 0 || what.keep_git || !what.subdir.is_empty() {
+            return None;
+        }
+        let mirror = mirror.to_owned();
+        tokio::task::spawn_blocking(move || known::Kept::load(&mirror, spares.no_pointers)).await.ok()?
     }
 
     async fn fetch_once(
@@ -498,7 +539,7 @@ impl<'a> Job<'a> {
         url: &GitUrl,
         repository: &Path,
         what: What<'_>,
-        tree: &Path,
+        (tree, spared): (&Path, Option<&known::Kept>),
         work: &Path,
         taken: &mut Taken,
     ) -> Result<Brought, FetchError> {
@@ -509,7 +550,9 @@ impl<'a> Job<'a> {
             return Err(user(FailureCode::GitRefMissing, text));
         }
         let committed_at = at.time(commit).await?;
-        let modules = at.write(commit, what.subdir, (tree, &work.join("index")), taken).await?;
+        let places = (tree, &*work.join("index"));
+        let written = at.write(commit, what.subdir, places, (spared, committed_at), taken).await?;
+        let Written { modules, listing, known } = written;
         let submodules = if self.order.source.submodules && !modules.is_empty() {
             let blob = format!("{commit}:.gitmodules");
             let call = Call::at(repository).args([
@@ -529,7 +572,7 @@ impl<'a> Job<'a> {
         if what.keep_git {
             kept_git::make(at, wanted, commit, git_ref.as_ref(), tree).await?;
         }
-        Ok(Brought { committed_at, submodules })
+        Ok(Brought { committed_at, submodules, known, listing: Some((repository.to_owned(), listing)) })
     }
 
     /// That a submodule's folder is where it seems to be: no link leads there.

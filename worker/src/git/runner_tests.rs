@@ -1,17 +1,18 @@
 //! Sources as they are fetched from git's own server.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use farm_types::git::{GitSource, Lfs};
-use farm_types::{GitPlace, ProjectId};
+use farm_types::{Digest, GitPlace, ProjectId};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::server::{PASSWORD, Server, USER, Upstream};
-use super::{Checkout, FetchError, Git, GitLimits, GitLogin, Kept, Order};
+use super::{Checkout, FetchError, Git, GitLimits, GitLogin, Kept, Order, Spares};
 use crate::buildkit::Fetches;
 
 struct Bench {
@@ -58,6 +59,7 @@ impl Bench {
             throw_away: false,
             reach,
             limits: GitLimits::default(),
+            spares: None,
         }
     }
 
@@ -401,4 +403,65 @@ async fn a_few_objects_that_stand_for_any_number_of_files_are_counted_before_any
             (vec!["b.bat".to_owned()], "1\r\n".to_owned())
         );
     }
+}
+
+/// What a fetch writes that may spare what the farm has got, and what it spares.
+async fn sparing(bench: &Bench, source: &str, no_pointers: bool) -> (Checkout, Vec<String>, usize) {
+    let checkout =
+        bench.fetch(&Order { spares: Some(Spares { no_pointers }), ..bench.order(source) }).await.unwrap();
+    let (written, spared) = (names(checkout.path()), checkout.known().digests().len());
+    (checkout, written, spared)
+}
+
+#[tokio::test]
+async fn what_the_farm_has_got_is_not_written_again_unless_git_makes_something_else_of_it() {
+    let bench = Bench::new().await;
+    let upstream = bench.upstream("app");
+    let files =
+        [("Dockerfile", "FROM scratch\n"), ("a", "a"), ("b", "b"), ("c.bat", "c"), (".dockerignore", "x\n")];
+    upstream.commit(&files);
+    let (first, written, spared) = sparing(&bench, "app", true).await;
+    assert_eq!((written, spared), (names(first.path()), 0));
+    let of = |text: &str| (u64::try_from(text.len()).unwrap(), Digest::of(text.as_bytes()));
+    let sent: HashMap<String, _> = files.map(|(name, text)| (name.to_owned(), of(text))).into();
+    first.keep(true, &sent);
+
+    upstream.commit(&[("b", "other"), ("new/d", "d")]);
+    let all = ["Dockerfile", ".dockerignore"];
+    let (_, written, spared) = sparing(&bench, "app", true).await;
+    assert_eq!(
+        (written, spared),
+        (vec![".dockerignore".into(), "Dockerfile".into(), "b".into(), "new".into()], 2)
+    );
+    // All of it: for whoever doesn't ask, for a folder of it, with .git, and of what comes from forks.
+    assert!(bench.get("app").await.known().is_empty());
+    for order in [bench.order("app#:new"), Order { throw_away: true, ..bench.order("app") }] {
+        let order = Order { spares: Some(Spares { no_pointers: true }), ..order };
+        assert!(bench.fetch(&order).await.unwrap().known().is_empty());
+    }
+    // What was sent without pointers may be taken by those who take them; not the other way round.
+    assert_eq!(sparing(&bench, "app", false).await.2, 2);
+    first.keep(false, &sent);
+    assert_eq!(sparing(&bench, "app", true).await.2, 0);
+    assert_eq!(sparing(&bench, "app", false).await.2, 2);
+
+    // A mode is part of what a file is, and attributes say what is made of all of them.
+    fs::set_permissions(upstream.path("a"), fs::Permissions::from_mode(0o755)).unwrap();
+    upstream.commit(&[]);
+    assert_eq!(sparing(&bench, "app", false).await.2, 1);
+    upstream.commit(&[(".gitattributes", "*.bat text eol=crlf\n")]);
+    assert_eq!(sparing(&bench, "app", false).await.2, 0);
+    assert!(all.iter().all(|name| first.path().join(name).exists()));
+
+    // It goes with the mirror; what is damaged is as good as none.
+    let notes = || {
+        let folder = bench.folder.path().join("state/git/mirrors").join(bench.project.to_string());
+        let paths = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "known")).collect::<Vec<_>>()
+    };
+    assert_eq!(notes().len(), 1);
+    fs::write(&notes()[0], "{").unwrap();
+    assert_eq!(sparing(&bench, "app", false).await.2, 0);
+    bench.git.forget(bench.project, None).await;
+    assert_eq!(notes().len(), 0);
 }

@@ -8,11 +8,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use farm_source::Known;
 use farm_types::FailureCode;
 use farm_types::git::{Commit, GitUrl};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::error::{FetchError, disk, trouble, user};
+use super::known::{Kept, Listed};
 use super::program::{Bounds, Call, Program, folder_size};
 use super::said;
 
@@ -37,12 +39,21 @@ pub(crate) struct Taken {
 
 /// What is to be written.
 #[derive(Debug, Default)]
-struct Listing {
+pub(crate) struct Listing {
     /// Each with a zero behind it.
     paths: Vec<u8>,
     /// The same with what they are, as an index takes them (git-update-index, `--index-info`): `MODE OBJECT<tab>PATH`.
     entries: Vec<u8>,
     modules: Vec<Module>,
+}
+
+/// What was written, and what was spared.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) modules: Vec<Module>,
+    pub(crate) listing: Listing,
+    /// Files that weren't.
+    pub(crate) known: Known,
 }
 
 /// A repository here, and a commit that it has.
@@ -98,7 +109,8 @@ impl At<'_> {
             .map_err(|_| said::broken(self.url, &format!("the commit's time {:?} is none", text.trim())))
     }
 
-    /// Writes a commit's files, or those of a folder of it, into the folder `tree`, by the index file `index`. Gives its submodules.
+    /// Writes a commit's files, or those of a folder of it, into the folder `tree`, by the index file `index`; but for those that are
+    /// `spared`, at this time of all files (seconds since 1970).
     ///
     /// # Errors
     /// It has no such folder, has more than may be `taken`, or can't be written.
@@ -107,19 +119,28 @@ impl At<'_> {
         commit: &Commit,
         subdir: &str,
         (tree, index): (&Path, &Path),
+        (spared, seconds): (Option<&Kept>, i64),
         taken: &mut Taken,
-    ) -> Result<Vec<Module>, FetchError> {
+    ) -> Result<Written, FetchError> {
         if !subdir.is_empty() {
             self.is_folder(commit, subdir).await?;
         }
         let mut listing = self.list(commit, subdir, taken).await?;
-        listing.entries.extend(self.attributes_above(commit, subdir).await?);
+        let mut known = Known::default();
+        if let Some(kept) = spared.filter(|_| listing.modules.is_empty()) {
+            (listing.paths, known) = kept.part(listing.listed(), seconds.saturating_mul(1_000_000_000));
+        }
+        let mut entries = listing.entries.clone();
+        entries.extend(self.attributes_above(commit, subdir).await?);
         let with_index = |call: Call| call.env("GIT_INDEX_FILE", index);
         // Nothing but this: what else is in the commit nobody has counted, and a few objects can stand for any number of files.
-        let fill = self.call().args(["update-index", "-z", "--index-info"]).stdin(listing.entries);
+        let fill = self.call().args(["update-index", "-z", "--index-info"]).stdin(entries);
         self.ask(with_index(fill)).await?;
         let out = self.call().args(["checkout-index", "--force", "--quiet", "-z", "--stdin"]);
-        let out = with_index(out.env("GIT_WORK_TREE", tree)).from(tree).stdin(listing.paths).grows(tree);
+        let out = with_index(out.env("GIT_WORK_TREE", tree))
+            .from(tree)
+            .stdin(std::mem::take(&mut listing.paths))
+            .grows(tree);
         self.ask(out).await?;
         // Attributes make files longer than their blobs.
         let written = tree.to_owned();
@@ -127,7 +148,7 @@ impl At<'_> {
         if written > self.bounds.limits.bytes {
             return Err(self.bounds.too_large());
         }
-        Ok(listing.modules)
+        Ok(Written { modules: std::mem::take(&mut listing.modules), listing, known })
     }
 
     /// The `.gitattributes` of the folders that a folder lies in, as an index takes them.
@@ -198,6 +219,16 @@ impl At<'_> {
 }
 
 impl Listing {
+    /// All entries.
+    pub(super) fn listed(&self) -> impl Iterator<Item = Listed<'_>> + Clone {
+        let entries = self.entries.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+        entries.filter_map(|entry| {
+            let tab = entry.iter().position(|byte| *byte == b'\t')?;
+            let (mode, object) = str::from_utf8(&entry[..tab]).ok()?.split_once(' ')?;
+            Some(Listed { mode, object, path: &entry[tab + 1..] })
+        })
+    }
+
     /// An entry as `git ls-tree -l` prints it: `MODE TYPE OBJECT SIZE<tab>PATH`.
     fn take(&mut self, entry: &[u8], taken: &mut Taken) -> Option<()> {
         let tab = entry.iter().position(|byte| *byte == b'\t')?;

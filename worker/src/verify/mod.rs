@@ -8,7 +8,9 @@
 mod layer;
 mod tarball;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use farm_proto::v1;
@@ -70,14 +72,16 @@ pub(crate) async fn verify(
     let found = timeout_at(until, verdicts::find(client, lease, &diff_ids)).await;
     let mut known = found.unwrap_or_default();
     let mut new: HashMap<Digest, LayerVerdict> = HashMap::new();
-    let mut reading = Reading { engine, until, read: 0 };
-    for layer in &stored {
-        if !known.contains_key(&layer.diff_id)
-            && let Some(verdict) = reading.look(layer).await
-        {
-            known.insert(layer.diff_id, verdict.clone());
-            new.insert(layer.diff_id, verdict);
-        }
+    let reading = Reading { engine, until, read: AtomicU32::new(0) };
+    let mut seen: HashSet<Digest> = known.keys().copied().collect();
+    let unknown: VecDeque<Stored> =
+        stored.iter().filter(|layer| seen.insert(layer.diff_id)).copied().collect();
+    let unknown = Mutex::new(unknown);
+    // As one is packed out the next one comes.
+    let (one, other) = tokio::join!(reading.look_all(&unknown), reading.look_all(&unknown));
+    for (diff_id, verdict) in one.into_iter().chain(other) {
+        known.insert(diff_id, verdict.clone());
+        new.insert(diff_id, verdict);
     }
     let judged = async |known: &HashMap<Digest, LayerVerdict>| {
         let layers: Vec<(Digest, Option<LayerVerdict>)> =
@@ -101,7 +105,7 @@ pub(crate) async fn verify(
     }
     let layers = diff_ids.len();
     let unread = diff_ids.iter().filter(|diff_id| !known.contains_key(diff_id)).count();
-    tracing::info!(layers, read = reading.read, unread, "verified");
+    tracing::info!(layers, read = reading.read.load(Ordering::Relaxed), unread, "verified");
     if let Judgement::Foreign(foreign) = judgement {
         return Err(Box::new(foreign.failure(platform)));
     }
@@ -212,16 +216,26 @@ struct Reading<'a> {
     engine: &'a Engine,
     until: Instant,
     /// How many were.
-    read: u32,
+    read: AtomicU32,
 }
 
 impl Reading<'_> {
+    /// Looks through layers, one after the other, until there are none left.
+    async fn look_all(&self, layers: &Mutex<VecDeque<Stored>>) -> Vec<(Digest, LayerVerdict)> {
+        let next = || layers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let mut looked = Vec::new();
+        while let Some(layer) = next() {
+            looked.extend(self.look(&layer).await.map(|verdict| (layer.diff_id, verdict)));
+        }
+        looked
+    }
+
     /// What is in a layer; none, and a line in the log, if that can't be told.
-    async fn look(&mut self, layer: &Stored) -> Option<LayerVerdict> {
+    async fn look(&self, layer: &Stored) -> Option<LayerVerdict> {
         let looked = timeout_at(self.until, through(self.engine, *layer)).await;
         let why = match looked.unwrap_or_else(|_| Err("it would take too long".to_owned())) {
             Ok(verdict) => {
-                self.read += 1;
+                self.read.fetch_add(1, Ordering::Relaxed);
                 return Some(verdict);
             }
             Err(why) => why,

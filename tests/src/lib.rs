@@ -38,6 +38,7 @@ pub mod line;
 pub mod machine;
 pub mod mail;
 pub mod measuring;
+pub mod misstep;
 pub mod network;
 pub mod pki;
 pub mod planted;

@@ -96,10 +96,15 @@ impl TokenService {
         let path = folder.join("token-service.pem");
         std::fs::write(&path, &self.certificate).unwrap();
         format!(
-            "auth: {{token: {{realm: 'http://{}/token', service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: '{}'}}}}\n",
-            self.at(),
+            "auth: {{token: {{realm: '{}', service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: '{}'}}}}\n",
+            self.realm(),
             path.display()
         )
+    }
+
+    /// Where its tokens are to be had.
+    pub fn realm(&self) -> String {
+        format!("http://{}/token", self.at())
     }
 
     /// What a coordinator's configuration says of a registry that sends its clients here.

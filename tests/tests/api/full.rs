@@ -2,7 +2,7 @@
 
 use farm_tests::pushes::{Burst, burst};
 
-use crate::{published, workers};
+use crate::{promoting, published, workers};
 
 #[tokio::test]
 async fn fifty_workers_do_three_hundred_builds_each_once() {
@@ -23,4 +23,14 @@ fn what_github_publishes_as_examples_is_read_as_it_is_meant() {
         assert!(counts.get(event).is_some_and(|count| *count > 3), "{event}: {counts:?}");
     }
     assert!(counts.len() > 40, "{counts:?}");
+}
+
+#[test]
+fn every_misstep_at_every_request_of_a_promote_leaves_the_image_or_the_old_tag() {
+    println!("published and failed: {:?}", promoting::promote_with_missteps(false, 1));
+}
+
+#[test]
+fn every_misstep_at_every_request_of_a_promote_within_a_registry_leaves_the_image_or_the_old_tag() {
+    println!("published and failed: {:?}", promoting::promote_with_missteps(true, 1));
 }

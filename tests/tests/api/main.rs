@@ -16,6 +16,7 @@ mod logging;
 mod notices;
 mod outputs;
 mod processes;
+mod promoting;
 mod published;
 mod pushes;
 mod scale;

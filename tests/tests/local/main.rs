@@ -2,6 +2,7 @@
 //! for the machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: a panic is the report")]
 
+mod first_steps;
 mod full;
 mod leftovers;
 mod moments;

@@ -1,8 +1,11 @@
-//! `farm-testbed --state DIR [--cache DIR] [--keep] -- COMMAND…`: starts what farm's tests share, runs COMMAND with its
+//! `farm-testbed --state DIR [--cache DIR] [--keep | --memory SIZE] -- COMMAND…`: starts what farm's tests share, runs COMMAND with its
 //! whereabouts in the environment, stops all in order and returns COMMAND's exit code.
 //!
 //! Meant for fresh network, mount and PID namespaces (tests/run.sh makes them): then the fixed ports and the bridge meet
 //! nothing else, and nothing outlives the bed, however it ends. What a killed bed leaves on disk the next one sweeps.
+//!
+//! With `--memory` DIR is memory, of which the bed takes SIZE at most: engines, registries and tests make and remove some
+//! hundred thousand files, and where that is slow it takes most of the time. After a failure logs are on the disk all the same.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,6 +40,8 @@ struct Options {
     state: PathBuf,
     cache: PathBuf,
     keep: bool,
+    /// As `mount` has it; `None`: the disk.
+    memory: Option<String>,
     command: Vec<String>,
 }
 
@@ -54,7 +59,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(message) => {
             eprintln!(
-                "farm-testbed: {message}\nusage: farm-testbed --state DIR [--cache DIR] [--keep] -- COMMAND..."
+                "farm-testbed: {message}\nusage: farm-testbed --state DIR [--cache DIR] [--keep | --memory SIZE] -- COMMAND..."
             );
             return ExitCode::from(2);
         }
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
     let _lock = lock(&options.state);
     let run = Path::new("/tmp").join(group_of(&options.state));
     sweep(&options.state, &run);
-    prepare(&options.state, &run);
+    prepare(&options, &run);
 
     // One thread for all: what is started here dies with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -82,6 +87,9 @@ fn main() -> ExitCode {
     if !options.keep {
         // After a failure the logs are what one wants to see; the data is never.
         let kept: &[&str] = if status.success() { &[] } else { &["logs", "tests"] };
+        if options.memory.is_some() {
+            bring_to_disk(&options.state, kept);
+        }
         clear(&options.state, kept);
     }
     eprintln!("test bed stopped in {:.1} s", begin.elapsed().as_secs_f32());
@@ -90,12 +98,13 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let (mut state, mut cache, mut keep) = (None, None, false);
+    let (mut state, mut cache, mut keep, mut memory) = (None, None, false, None);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--state" => state = Some(PathBuf::from(args.next().ok_or("--state needs a folder")?)),
             "--cache" => cache = Some(PathBuf::from(args.next().ok_or("--cache needs a folder")?)),
             "--keep" => keep = true,
+            "--memory" => memory = Some(args.next().ok_or("--memory needs a size")?),
             "--" => break,
             other => return Err(format!("unknown argument {other}")),
         }
@@ -105,7 +114,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     if command.is_empty() {
         return Err("no COMMAND after --".to_owned());
     }
-    Ok(Options { cache: cache.unwrap_or_else(|| state.with_file_name("base-images")), state, keep, command })
+    if memory.is_some() && (keep || std::env::var_os("FARM_TEST_NAMESPACE").is_none()) {
+        return Err("--memory is for namespaces of the bed's own, and what is in it can't be kept".to_owned());
+    }
+    let cache = cache.unwrap_or_else(|| state.with_file_name("base-images"));
+    Ok(Options { cache, state, keep, memory, command })
 }
 
 /// One bed per state folder at a time; the kernel frees the lock however its holder ends.
@@ -131,7 +144,13 @@ fn sweep(state: &Path, run: &Path) {
     remove_groups(&group_of(state));
 }
 
-fn prepare(state: &Path, folder: &Path) {
+fn prepare(options: &Options, folder: &Path) {
+    let state = &options.state;
+    if let Some(size) = &options.memory {
+        fs::create_dir_all(state).unwrap();
+        let how = format!("mode=755,size={size}");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &how, "farm-test"]).arg(state));
+    }
     fs::create_dir_all(state.join("logs")).unwrap();
     fs::create_dir_all(folder).unwrap();
     if std::env::var_os("FARM_TEST_NAMESPACE").is_some() {
@@ -247,6 +266,19 @@ fn stop(parts: Parts) {
     registry.stop();
     auth_registry.stop();
     postgres.stop();
+}
+
+/// Takes what is kept out of memory, and gives the memory back.
+fn bring_to_disk(state: &Path, kept: &[&str]) {
+    let aside = state.with_extension("kept");
+    let _ = fs::remove_dir_all(&aside);
+    fs::create_dir_all(&aside).unwrap();
+    for name in kept.iter().filter(|name| state.join(name).exists()) {
+        run(Command::new("cp").arg("-a").arg(state.join(name)).arg(&aside));
+    }
+    unmount_below(state);
+    fs::remove_dir_all(state).unwrap();
+    fs::rename(aside, state).unwrap();
 }
 
 /// Empties `state` but for `kept`; removes it when nothing is to be kept.

@@ -73,8 +73,8 @@ fn whoever_may_copy_has_it_repeated_and_everybody_in_the_project_sees_that() {
     let table = by(&farm, &vera, &["mirror", "ls"]).ok();
     assert!(table.starts_with("DESTINATION") && table.contains(TO) && table.contains("1 d"), "{table}");
     assert_eq!(
-        by(&farm, &vera, &["mirror", "ls", "--format", "{{ destination }} {{ per_arch_tags }}"]).ok(),
-        format!("{TO} false\n")
+        by(&farm, &vera, &["mirror", "ls", "--format", "{{ destination }} {{ every_seconds }}"]).ok(),
+        format!("{TO} 86400\n")
     );
     refused(by(&farm, &vera, &["mirror", "rm", TO]), 3, &["needs builder"]);
     refused(by(&farm, &bob, &["mirror", "rm", "127.0.0.1:9/other:1"]), 2, &["repeats no mirror to this tag"]);
@@ -82,8 +82,6 @@ fn whoever_may_copy_has_it_repeated_and_everybody_in_the_project_sees_that() {
     assert_eq!(farm.cli(&["mirror", "ls", "--json"]).json()["mirrors"].as_array().unwrap().len(), 0);
     let removed = by(&farm, &ada, &["mirror", "rm", TO]).ok();
     assert_eq!(removed, format!("{TO} is mirrored from {FROM} no more\n"));
-    let audit = by(&farm, &ada, &["audit", "--json"]).json();
-    let deeds: Vec<&str> =
-        audit["entries"].as_array().unwrap().iter().map(|one| one["action"].as_str().unwrap()).collect();
-    assert!(deeds.contains(&"mirror.add") && deeds.contains(&"mirror.remove"), "{deeds:?}");
+    let audit = by(&farm, &ada, &["audit"]).ok();
+    assert!(audit.contains("mirror.add") && audit.contains("mirror.remove"), "{audit}");
 }

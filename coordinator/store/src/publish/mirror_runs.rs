@@ -200,9 +200,9 @@ impl Store {
 
     async fn builds_of_run(&self, project: ProjectId, mirror: MirrorId, run: i64) -> Result<Vec<RunBuild>> {
         let rows = sqlx::query!(
-            r#"SELECT m.part, b.short_id, b.state, b.failure, p.index_digest AS "index_digest?"
+            r#"SELECT m.part, b.short_id, b.state, b.failure,
+                      (SELECT p.index_digest FROM publications p WHERE p.project_id = b.project_id AND p.build_id = b.id) AS index_digest
                FROM mirror_builds m JOIN builds b ON b.project_id = m.project_id AND b.id = m.build_id
-               LEFT JOIN publications p ON p.project_id = b.project_id AND p.build_id = b.id
                WHERE m.project_id = $1 AND m.mirror_id = $2 AND m.run = $3 ORDER BY m.part"#,
             project.as_uuid(),
             mirror.as_uuid(),

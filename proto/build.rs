@@ -8,8 +8,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
-        "audit", "build", "farm", "git", "hook", "image", "machine", "notice", "output", "peer", "people",
-        "registry", "secret", "sign_in", "snapshot", "trust", "worker",
+        "audit", "build", "farm", "git", "hook", "image", "machine", "mirror", "notice", "output", "peer",
+        "people", "registry", "secret", "sign_in", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;

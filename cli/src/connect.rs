@@ -16,6 +16,7 @@ use farm_proto::v1::git_service_client::GitServiceClient;
 use farm_proto::v1::hook_service_client::HookServiceClient;
 use farm_proto::v1::image_service_client::ImageServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
+use farm_proto::v1::mirror_service_client::MirrorServiceClient;
 use farm_proto::v1::notice_service_client::NoticeServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
@@ -147,6 +148,11 @@ impl Client {
     /// Reads images in registries.
     pub fn images(&self) -> ImageServiceClient<AuthChannel> {
         ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps what is mirrored again and again.
+    pub fn mirrors(&self) -> MirrorServiceClient<AuthChannel> {
+        MirrorServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Gives out what builds have made.

@@ -24,6 +24,7 @@ pub mod outbound;
 pub mod peers;
 pub mod people;
 pub mod process;
+mod read_limits;
 pub mod reconcile;
 pub mod registry;
 pub mod seal;
@@ -236,6 +237,7 @@ pub(crate) async fn run(
         reconcile::publish::publications::run(Arc::clone(&shared), led.clone(), shutdown.clone())
     );
     spawn!("unstage", reconcile::publish::unstage::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
+    spawn!("mirrors", reconcile::publish::mirrors::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("clean", reconcile::publish::clean::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("seal", reconcile::logs::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
     spawn!("retain", reconcile::builds::run(Arc::clone(&shared), led.clone(), shutdown.clone()));
@@ -251,6 +253,7 @@ pub(crate) async fn run(
     spawn!("peers", peers::run(Arc::clone(&shared), shutdown.clone()));
     let (identities, end) = (Arc::clone(&shared.identities), shutdown.clone());
     spawn!("people", async move { identities.run(end).await });
+    spawn!("read limits", read_limits::run(Arc::clone(&shared), shutdown.clone()));
     spawn!("limits", doors.run(shutdown.clone()));
     spawn!("beats", link::dispatch::flush_beats(Arc::clone(&shared), shutdown.clone()));
     let speaks_tls = shared.config.speaks_tls();

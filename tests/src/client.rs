@@ -14,6 +14,7 @@ use farm_proto::v1::farm_service_client::FarmServiceClient;
 use farm_proto::v1::git_service_client::GitServiceClient;
 use farm_proto::v1::hook_service_client::HookServiceClient;
 use farm_proto::v1::machine_service_client::MachineServiceClient;
+use farm_proto::v1::mirror_service_client::MirrorServiceClient;
 use farm_proto::v1::notice_service_client::NoticeServiceClient;
 use farm_proto::v1::output_service_client::OutputServiceClient;
 use farm_proto::v1::people_service_client::PeopleServiceClient;
@@ -69,6 +70,7 @@ pub struct Client {
     pub registries: RegistryServiceClient<Authorized>,
     pub git_logins: GitServiceClient<Authorized>,
     pub hooks: HookServiceClient<Authorized>,
+    pub mirrors: MirrorServiceClient<Authorized>,
     pub notices: NoticeServiceClient<Authorized>,
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
@@ -101,6 +103,7 @@ impl Client {
         Self {
             trusts: TrustServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            mirrors: MirrorServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             notices: NoticeServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             hooks: HookServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),

@@ -47,6 +47,7 @@ pub mod process;
 pub mod pushes;
 pub mod receiver;
 pub mod registry;
+pub mod requests;
 pub mod scale;
 pub mod session;
 mod sql;

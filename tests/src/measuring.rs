@@ -2,7 +2,6 @@
 
 pub mod publish;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +11,8 @@ use tempfile::TempDir;
 
 use crate::bed::Bed;
 use crate::farm::output;
+pub use crate::requests::counted;
+use crate::requests::requests_in;
 
 /// Ticks of `/proc/stat` in a second, as all kernels for these machines have it.
 const TICKS: f64 = 100.0;
@@ -72,26 +73,7 @@ pub fn cpu_seconds() -> f64 {
 
 /// The requests that the bed's registry has answered, in the order in which it did: `GET manifests`.
 pub fn requests() -> Vec<String> {
-    let log = Bed::from_env().state.join("logs").join("registry.log");
-    let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
-    let value = |line: &str, key: &str| {
-        let rest = line.split_once(key)?.1;
-        Some(rest.trim_start_matches('"').split(['"', ' ']).next()?.to_owned())
-    };
-    let one = |line: &str| {
-        let (method, uri) = (value(line, "http.request.method=")?, value(line, "http.request.uri=")?);
-        let kinds = ["manifests", "blobs/uploads", "blobs", "tags"];
-        let kind = kinds.into_iter().find(|kind| uri.contains(&format!("/{kind}/"))).unwrap_or("v2");
-        Some(format!("{method} {kind}"))
-    };
-    text.lines().filter(|line| line.contains("response completed")).filter_map(one).collect()
-}
-
-/// `3 GET manifests, 1 HEAD blobs`.
-pub fn counted(requests: &[String]) -> String {
-    let mut kinds = BTreeMap::new();
-    requests.iter().for_each(|request| *kinds.entry(request.as_str()).or_insert(0) += 1);
-    kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+    requests_in(&Bed::from_env().state.join("logs").join("registry.log"))
 }
 
 /// A folder that goes with the measure.

@@ -11,6 +11,7 @@ use crate::bed::Bed;
 use crate::engine::SELDOM_COLLECTED;
 use crate::ports::{free_port, http_status};
 use crate::process::{Child, run};
+use crate::requests::requests_in;
 use crate::token_service::TokenService;
 
 const START: Duration = Duration::from_secs(20);
@@ -106,6 +107,11 @@ impl Registry {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The requests that it has answered, in the order in which it did: `GET manifests`.
+    pub fn requests(&self) -> Vec<String> {
+        requests_in(&self.logs.join(format!("{}.log", self.name)))
     }
 
     /// `localhost:PORT`, as image references want it.

@@ -120,7 +120,7 @@ fn build() -> Solve {
         partial: BTreeMap::new(),
         shared_key: "k".into(),
         caches: "c".into(),
-        export: Some(Export { repositories: vec![repository()], plain_http: true }),
+        export: Some(Export { repositories: vec![repository()], plain_http: true, told_only: false }),
         outputs: Vec::new(),
         image_names: vec!["app".into()],
         logins: Vec::new(),

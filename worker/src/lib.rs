@@ -26,6 +26,7 @@ pub mod platforms;
 mod pointers;
 pub mod process;
 pub mod progress;
+pub mod pushed;
 pub mod runner;
 pub mod snapshot;
 pub mod spool;
@@ -246,6 +247,7 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunErr
         met_full: Arc::clone(&met_full),
         disks: places,
         public: Arc::default(),
+        pushed: Default::default(),
         fetch_from: config.fetch_from,
         coordinators: config.coordinators.hosts(),
         git,

@@ -120,6 +120,7 @@ impl Order {
         let export = (!self.repositories.is_empty()).then(|| Export {
             plain_http: self.repositories.iter().any(|repository| self.is_plain(repository)),
             repositories: self.repositories.clone(),
+            told_only: false,
         });
         let granted = self.registries.iter().filter(|registry| !registry.grant.is_empty());
         let lending = Lending {

@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use crate::aftermath;
 use crate::archives::Archives;
 use crate::attempts::{Accepted, Attempts, Lease, StopReason};
-use crate::buildkit::{Missing, Mounted, Place, Public, Solve, SolveError, Solved};
+use crate::buildkit::{Export, Missing, Mounted, Place, Public, Solve, SolveError, Solved};
 use crate::disk::MetFull;
 use crate::engine_watch::{Ready, trial};
 use crate::fetching::{self, Means, NotFetched};
@@ -34,6 +34,7 @@ use crate::link::events::{Ending, Events};
 use crate::link::limit::LogLimit;
 use crate::link::mounts;
 use crate::link::outputs::{self, OutputError};
+use crate::link::pushed::is_there;
 use crate::link::sources::Bringing;
 use crate::link::tokens::Lender;
 use crate::mask::Masking;
@@ -41,6 +42,7 @@ use crate::mask::told::mask_end;
 use crate::notice;
 use crate::order::Order;
 use crate::progress;
+use crate::pushed::{Pushed, Same};
 use crate::snapshot::fetch::Fetcher;
 use crate::spool::Spool;
 use crate::verify::{Verified, verify};
@@ -69,6 +71,8 @@ pub struct Runner {
     pub disks: Disks,
     /// What is known of images that everybody may read.
     pub public: Arc<Public>,
+    /// What was pushed lately.
+    pub pushed: Pushed,
     /// From where the engine may fetch in addition to what it always may.
     pub fetch_from: Vec<Place>,
     /// The hosts of the farm's coordinators, as the worker calls them.
@@ -204,13 +208,14 @@ impl Runner {
         let registries = order.registry_hosts();
         let farm = Arc::new(Lender::new(self.client.clone(), lease));
         let gate = order.spec.gate.clone();
+        let same = Same::of(&order);
         let solve = order.into_solve(roots, &farm, Arc::clone(&self.public));
         let mut solve = Solve { outputs, mounted, mask: masking.mask(), ..solve };
         solve.fetches.close(&self.coordinators);
         solve.fetches.open(&self.fetch_from);
         let gating = Gating::of(gate, &solve);
         let solving = async {
-            let solve = ready.engine.solve(solve, told, stop.clone());
+            let solve = self.solved(lease, &ready, (solve, same), told, &stop);
             // Its last events are part of it.
             tokio::join!(solve, passing).0
         };
@@ -304,6 +309,40 @@ impl Runner {
                 failure.into()
             }
         }
+    }
+
+    /// Builds an image and has it pushed, unless the same came to what was pushed before and is still there.
+    async fn solved(
+        &self,
+        lease: Lease,
+        ready: &Ready,
+        (solve, same): (Solve, Option<Same>),
+        told: mpsc::Sender<AttemptEvent>,
+        stop: &CancellationToken,
+    ) -> Result<Solved, SolveError> {
+        let Some(same) = same else { return ready.engine.solve(solve, told, stop.clone()).await };
+        let mut first = None;
+        if let Some(before) = self.pushed.before(same) {
+            let export = solve.export.clone().map(|export| Export { told_only: true, ..export });
+            let look = Solve { export, ..solve.clone() };
+            let found = Box::pin(ready.engine.solve(look, told.clone(), stop.clone())).await?;
+            if found.digest == Some(before) && is_there(&self.client, lease, &before).await {
+                tracing::info!(digest = %before, "it was pushed before, and is there");
+                return Ok(found);
+            }
+            first = Some(found);
+        }
+        let solved = ready.engine.solve(solve, told, stop.clone()).await?;
+        if let Some(digest) = solved.digest {
+            self.pushed.note(same, digest);
+        }
+        // The second time all steps come from the cache.
+        Ok(match first {
+            Some(first) => {
+                Solved { digest: solved.digest, media_type: solved.media_type, size: solved.size, ..first }
+            }
+            None => solved,
+        })
     }
 
     /// Looks whether what was pushed has programs of its platform ([`verify`]).

@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod json;
 pub mod live;
 pub mod logins;
+pub mod mirrors;
 pub mod notices;
 pub mod people;
 pub mod planned;

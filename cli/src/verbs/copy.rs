@@ -37,6 +37,10 @@ pub struct Ways {
     /// The same key makes the same copy once [default: a random one]
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+
+    /// The farm makes the same copy by itself: it is there once, whoever comes first.
+    #[arg(skip)]
+    is_the_farms: bool,
 }
 
 /// What is taken of an image.
@@ -62,6 +66,21 @@ impl Ways {
     pub(super) fn of_another(&self, name: &str) -> Self {
         let idempotency_key = self.idempotency_key.as_ref().map(|key| format!("{key}-{name}"));
         Self { idempotency_key, ..self.clone() }
+    }
+
+    /// The same for a copy that the farm makes by itself, by this key.
+    pub(super) fn of_the_farms(&self, key: String) -> Self {
+        Self { idempotency_key: Some(key), is_the_farms: true, ..self.clone() }
+    }
+
+    /// Nobody waits for the end.
+    pub(super) fn is_detached(&self) -> bool {
+        self.detach
+    }
+
+    /// What comes of it is told as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.how.json
     }
 
     pub(super) fn has_key(&self) -> bool {
@@ -243,7 +262,7 @@ pub(super) async fn make(
         () = pressed_twice => return Err(calls::left()),
     };
     display.line(&format!("build {}  {}", harmless(&build.id), harmless(&what)));
-    if replayed {
+    if replayed && !ways.is_the_farms {
         display.line("this is the copy that was made before with this idempotency key");
     }
     let Some(interrupts) = interrupts else {

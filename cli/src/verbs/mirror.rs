@@ -1,10 +1,12 @@
 //! `farm mirror`: an image that is built upon comes from where others make it into the farm's own registry.
 //!
 //! It is a copy like any other ([`super::copy`]). The tags per architecture are copies of their own, within the destination's repository:
-//! what they point to has come there with the index, so the source isn't asked again.
+//! what they point to has come there with the index, so the source isn't asked again. What the farm repeats by itself is in [`repeated`].
+
+mod repeated;
 
 use farm_proto::v1::{Build, GetAccessRequest};
-use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform};
+use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, PerArch, per_arch_tags};
 
 use super::copy::{Parts, Ways, destination, make};
 use super::inspect::inspect;
@@ -15,11 +17,16 @@ use crate::output::Out;
 
 /// Arguments of `farm mirror`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(disable_help_subcommand = true)]
 pub struct Args {
+    /// What is done with those that the farm repeats
+    #[command(subcommand)]
+    deed: Option<repeated::Deed>,
+
     /// The image: [REGISTRY/]REPO[:TAG] or REPO@DIGEST
-    #[arg(value_name = "SRC")]
-    from: String,
+    #[arg(value_name = "SRC", required = true)]
+    from: Option<String>,
 
     /// To where: [REGISTRY/]REPO[:TAG] [default: the registry that all projects share, by the name of SRC]
     #[arg(value_name = "DST")]
@@ -29,8 +36,13 @@ pub struct Args {
     parts: Parts,
 
     /// Give each platform's image a tag of its own, too: TAG-amd64, TAG-arm64, TAG-arm-v7
-    #[arg(long, conflicts_with = "detach")]
+    #[arg(long)]
     per_arch_tags: bool,
+
+    /// Have the farm do it again and again, each time after so long (24h), until `farm mirror rm`
+    #[arg(long, value_name = "DURATION", value_parser = repeated::every)]
+    #[arg(conflicts_with_all = ["timeout", "if_unchanged", "idempotency_key"])]
+    every: Option<i64>,
 
     #[command(flatten)]
     ways: Ways,
@@ -41,6 +53,8 @@ Examples:
   farm mirror python:3.11-slim
   farm mirror python:3.11-slim --platform linux/amd64,linux/arm64 --per-arch-tags
   farm mirror registry.example/base/debian:12 localhost:5002/debian:12-base
+  farm mirror python:3.11-slim --per-arch-tags --every 24h
+  farm mirror ls
 
 A copy (farm copy --help) by another name: only what isn't there yet is fetched, and once more,
 when SRC hasn't moved, next to nothing. Without DST it goes to the registry that all projects of
@@ -51,6 +65,11 @@ localhost:5002/base/debian:12.
 With --per-arch-tags each tag is a copy of its own, after that of the index. One that fails keeps
 no other from being made; which those are is said at the end, and once more makes what is missing.
 
+With --every the farm goes on with it by itself, in your name and as long as you may: each time is
+a copy like others, in `farm builds` too. It is 10m at least. What was missed while the farm stood
+is made up for once, and after failures the farm waits longer. The same command again changes how
+often; an image called ls or rm is written with its tag, ls:latest.
+
 Exit codes: those of farm submit";
 
 /// Mirrors.
@@ -58,7 +77,16 @@ Exit codes: those of farm submit";
 /// # Errors
 /// What can't be read of the arguments, there is no registry to which it goes by itself, or the farm can't be asked or refuses.
 pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
-    let from: ImageRef = args.from.parse()?;
+    if let Some(deed) = args.deed {
+        return repeated::run(deed, setup).await;
+    }
+    if args.per_arch_tags && args.ways.is_detached() && args.every.is_none() {
+        return Err(Error::Usage(
+            "--per-arch-tags cannot be used with --detach, as this command makes them once the index is there; with --every the farm does"
+                .to_owned(),
+        ));
+    }
+    let from: ImageRef = args.from.unwrap_or_default().parse()?;
     let platforms = args.parts.platforms()?;
     let named = args.to.as_deref().map(|to| destination(CopyVerb::Mirror, &from, to)).transpose()?;
     let client = Client::connect(&setup.address).await?;
@@ -67,9 +95,25 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         None => by_default(&client, &from).await?,
     };
     let copy = CopySpec { from, verb: CopyVerb::Mirror, platforms };
-    let (exit, ended) = make(&client, copy, std::slice::from_ref(&tag), &args.ways, setup).await?;
+    let mut ways = args.ways;
+    if let Some(every) = args.every {
+        let key = repeated::add(
+            &client,
+            (&copy, &tag),
+            args.per_arch_tags,
+            every,
+            ways.is_json() && ways.is_detached(),
+        )
+        .await?;
+        if ways.is_detached() {
+            return Ok(Exit::Done);
+        }
+        // The farm begins the first run by itself, and this follows it.
+        ways = ways.of_the_farms(key);
+    }
+    let (exit, ended) = make(&client, copy, std::slice::from_ref(&tag), &ways, setup).await?;
     match ended.filter(|_| args.per_arch_tags && exit == Exit::Done) {
-        Some(build) => Box::pin(per_arch(&client, &build, &tag, &args.ways, setup)).await,
+        Some(build) => Box::pin(per_arch(&client, &build, &tag, &ways, setup)).await,
         None => Ok(exit),
     }
 }
@@ -125,9 +169,9 @@ async fn per_arch(
         digest: Some(digest.unwrap_or_default().parse()?),
     };
     let image = inspect(client, &index).await?;
-    let wanted = of_platforms(image.variants.iter().map(|one| (&*one.raw.platform, &*one.raw.digest)), tag)?;
+    let wanted = per_arch_tags(image.variants.iter().map(|one| (&*one.raw.platform, &*one.raw.digest)), tag)?;
     let (mut missing, mut worst) = (Vec::new(), Exit::Done);
-    for (suffix, from, to) in &wanted {
+    for PerArch { suffix, from, to } in &wanted {
         // Whoever ends it means all of them; what one fails for need not be so of the others.
         if [Exit::Cancelled, Exit::HungUp, Exit::Terminated].contains(&worst) {
             missing.push(to.to_string());
@@ -158,26 +202,6 @@ fn account(tag: &ImageTag, all: usize, missing: &[String]) -> String {
         all - missing.len(),
         missing.join(", ")
     )
-}
-
-/// Which tags platforms get: what is behind the tag, the image and the tag. What has no platform of farm's gets none, and of two of one
-/// platform the first has the tag, as whoever pulls takes that.
-fn of_platforms<'a>(
-    variants: impl Iterator<Item = (&'a str, &'a str)>,
-    tag: &ImageTag,
-) -> std::result::Result<Vec<(String, ImageRef, ImageTag)>, Invalid> {
-    let mut wanted: Vec<(String, ImageRef, ImageTag)> = Vec::new();
-    for (platform, digest) in variants {
-        let Ok(platform) = platform.parse::<Platform>() else { continue };
-        let suffix = platform.slug().trim_start_matches("linux-").to_owned();
-        if wanted.iter().any(|(other, ..)| *other == suffix) {
-            continue;
-        }
-        let from = ImageRef { repository: tag.repository.clone(), tag: None, digest: Some(digest.parse()?) };
-        let to = format!("{tag}-{suffix}").parse()?;
-        wanted.push((suffix, from, to));
-    }
-    Ok(wanted)
 }
 
 #[cfg(test)]
@@ -214,16 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_has_one_tag_and_what_is_no_platform_none() {
-        let digests: Vec<String> = (0..6_u8).map(|n| farm_types::Digest::of(&[n]).to_string()).collect();
-        let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64", "", "linux/amd64"];
-        let variants = platforms.into_iter().zip(digests.iter().map(String::as_str));
+    fn what_is_missing_is_named() {
         let tag: ImageTag = "r.example/python:3.11".parse().unwrap();
-        let wanted = of_platforms(variants, &tag).unwrap();
-        let shown: Vec<String> = wanted.iter().map(|(_, from, to)| format!("{from} {to}")).collect();
-        let expected = [(0, "amd64"), (1, "arm64"), (2, "arm-v7")]
-            .map(|(n, suffix)| format!("r.example/python@{} r.example/python:3.11-{suffix}", digests[n]));
-        assert_eq!(shown, expected);
         let account = account(&tag, 3, &["r.example/python:3.11-arm64".to_owned()]);
         assert!(
             account.contains("2 of 3") && account.contains("not r.example/python:3.11-arm64."),

@@ -14,7 +14,7 @@ use crate::error::{Exit, Result};
 use crate::output::Out;
 use crate::output::format;
 use crate::output::json;
-use crate::output::logins::{LoginJson, logins};
+use crate::output::logins::{FarmLimitJson, LoginJson, limits, logins};
 use crate::output::text::harmless;
 
 /// Arguments of `farm registry`.
@@ -32,7 +32,7 @@ enum Deed {
     /// Give the project a login of its own at a registry. For its admins
     #[command(after_help = login::AFTER_HELP)]
     Login(login::Args),
-    /// List where the project has logins. For its admins
+    /// List where the project has logins, and what registries let be read. For its admins
     #[command(
         alias = "list",
         after_help = "Examples:\n  farm registry ls --project web\n  farm registry ls --format '{{ host }} {{ user }}'"
@@ -95,7 +95,9 @@ async fn list(as_json: bool, template: Option<&str>, setup: &Setup) -> Result<()
         format::print(&mut out, template, listed.logins.iter().map(LoginJson::from))?;
     } else if as_json {
         let all: Vec<LoginJson<'_>> = listed.logins.iter().map(LoginJson::from).collect();
-        out.line(&json::text(&json!({ "project": listed.project, "logins": all })));
+        let farm: Vec<FarmLimitJson<'_>> = listed.farm_limits.iter().map(FarmLimitJson::from).collect();
+        out.line(&json::text(&json!({ "project": listed.project, "logins": all, "farm_limits": farm })));
+        return Ok(());
     } else if listed.logins.is_empty() {
         let project = harmless(&listed.project);
         out.line(&format!(
@@ -103,6 +105,9 @@ async fn list(as_json: bool, template: Option<&str>, setup: &Setup) -> Result<()
         ));
     } else {
         out.lines(logins(&listed.logins, now_ms()));
+    }
+    if template.is_none() {
+        out.lines(limits(&listed.logins, &listed.farm_limits, now_ms()));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! ([`alone`]): then these are the bytes that its worker pushed.
 
 pub mod cut;
+pub mod mirror;
 pub mod referrer;
 pub mod removal;
 

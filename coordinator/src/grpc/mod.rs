@@ -9,6 +9,7 @@ mod health;
 pub mod hooks;
 pub mod logs;
 pub mod machines;
+mod mirrors;
 pub mod notices;
 pub mod people;
 pub mod publish;
@@ -29,6 +30,7 @@ use farm_proto::v1::git_service_server::GitServiceServer;
 use farm_proto::v1::hook_service_server::HookServiceServer;
 use farm_proto::v1::image_service_server::ImageServiceServer;
 use farm_proto::v1::machine_service_server::MachineServiceServer;
+use farm_proto::v1::mirror_service_server::MirrorServiceServer;
 use farm_proto::v1::notice_service_server::NoticeServiceServer;
 use farm_proto::v1::output_service_server::OutputServiceServer;
 use farm_proto::v1::peer_service_server::PeerServiceServer;
@@ -89,6 +91,8 @@ pub(crate) async fn serve(
     let outputs =
         OutputServiceServer::new(builds::outputs::Outputs::new(Arc::clone(&shared), shutdown.clone()));
     let images = ImageServiceServer::new(publish::Images::new(Arc::clone(&shared)));
+    let mirrors = MirrorServiceServer::new(mirrors::Mirrors::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let peer = PeerServiceServer::new(machines::peer::Peer::new(Arc::clone(&shared), shutdown.clone()));
     let incoming =
         tls::incoming(listener, shared.tls.as_ref().map(|tls| tls.calls()), Arc::clone(&shared.doors));
@@ -128,6 +132,7 @@ pub(crate) async fn serve(
         .add_service(builds)
         .add_service(snapshots)
         .add_service(images)
+        .add_service(mirrors)
         .add_service(outputs)
         .add_service(farm)
         .add_service(people)

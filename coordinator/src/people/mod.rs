@@ -10,6 +10,7 @@ pub mod gate;
 pub mod identities;
 pub mod local;
 pub mod oidc;
+pub mod owner;
 pub mod principal;
 mod revocations;
 pub mod rights;

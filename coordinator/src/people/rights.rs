@@ -204,6 +204,10 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.ImageService/ListTags", Action::ReadImages),
     ("/farm.v1.ImageService/RemoveImages", Action::RemoveImages),
     ("/farm.v1.ImageService/GetRepositoryUsage", Action::ReadImages),
+    // Each run is a build of whoever has asked for it; and whoever may cancel that may end all that follow.
+    ("/farm.v1.MirrorService/AddMirror", Action::Submit),
+    ("/farm.v1.MirrorService/ListMirrors", Action::ReadBuilds),
+    ("/farm.v1.MirrorService/RemoveMirror", Action::Cancel),
     ("/farm.v1.FarmService/GetFarm", Action::ReadFarm),
     ("/farm.v1.FarmService/ListWorkers", Action::ReadFarm),
     ("/farm.v1.FarmService/DrainWorkers", Action::ManageWorkers),
@@ -292,6 +296,7 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.WorkerService/LendMounts", Action::Work),
     ("/farm.v1.WorkerService/LendGitLogin", Action::Work),
     ("/farm.v1.WorkerService/CheckKept", Action::Work),
+    ("/farm.v1.WorkerService/CheckPushed", Action::Work),
     ("/farm.v1.WorkerService/FindVerdicts", Action::Work),
     ("/farm.v1.WorkerService/AskAgent", Action::Work),
     ("/farm.v1.WorkerService/OpenSource", Action::Work),

@@ -185,9 +185,9 @@ impl By<'_> {
         }
         // Blobs mostly lie elsewhere, to where the registry leads.
         let is_led = response.url().host_str() != Url::parse(&url).ok().as_ref().and_then(Url::host_str);
-        let refusal = refusal(repository, &mut response, deadline).await;
+        let mut refusal = refusal(repository, &mut response, deadline).await;
         if !is_led {
-            registries.note_refusal(whose, repository, &refusal);
+            registries.note_refusal(whose, repository, &mut refusal);
         }
         Ok(Err(refusal))
     }
@@ -217,8 +217,8 @@ impl By<'_> {
         let query = [("mount", digest.as_str()), ("from", from.name())];
         let asked = Asked { method: Method::POST, query: &query, ..Asked::get("blobs/uploads/", MAX_ANSWER) };
         let shown = Shown::of(token.as_deref(), whose);
-        let told = registries.send(into, &asked, shown, deadline).await?;
-        registries.note(whose, into, &told);
+        let mut told = registries.send(into, &asked, shown, deadline).await?;
+        registries.note(whose, into, &mut told);
         match told {
             Told::Answer(answer) if answer.status == StatusCode::CREATED => Ok(Mounted::Yes),
             // It has begun an upload in the place of that, and forgets it by itself.
@@ -285,8 +285,8 @@ impl By<'_> {
             return Ok(());
         }
         let deadline = Instant::now() + registries.timeout;
-        let refusal = refusal(repository, &mut response, deadline).await;
-        registries.note_refusal(whose, repository, &refusal);
+        let mut refusal = refusal(repository, &mut response, deadline).await;
+        registries.note_refusal(whose, repository, &mut refusal);
         if refusal.status == StatusCode::UNAUTHORIZED {
             // What was sent is gone; the next try of the whole copy has a new token, and finds what was brought before.
             registries.forget(whose, repository, "pull,push");

@@ -38,7 +38,10 @@ impl By<'_> {
         let host = repository.registry();
         let path = format!("manifests/{at}");
         let asked = Asked { method: Method::DELETE, ..Asked::get(&path, MAX_ANSWER) };
-        let refusal = match self.tell(repository, &asked).await? {
+        // Whatever comes of it: what was seen there may not be there any more.
+        let told = self.tell(repository, &asked).await;
+        self.registries.memory.forget(repository);
+        let refusal = match told? {
             Told::Answer(_) => return Ok(Deleted::Gone),
             Told::No(refusal) => refusal,
         };

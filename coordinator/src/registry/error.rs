@@ -66,11 +66,33 @@ impl RegistryError {
     }
 
     /// The registry has asked to be left alone, so nothing was sent.
-    pub(super) fn left_alone(repository: &Repository, limit: &str) -> Self {
-        let limit = if limit.is_empty() { String::new() } else { format!(" ({limit})") };
+    pub(super) fn left_alone(repository: &Repository, limit: &str, whose: &Whose) -> Self {
         // Without the time that is left: whoever watches is told once, and not at each try.
-        let why = format!("it asks for fewer requests{limit}, and is left alone for as long as it asks");
+        let why = format!(
+            "{}, and is left alone for as long as it asks; {}",
+            fewer(limit),
+            Self::cure_of_limits(repository, whose)
+        );
         Self::unavailable(repository, &why)
+    }
+
+    /// The registry has had too many requests (Docker Hub, "Usage and limits": 429, `toomanyrequests`).
+    fn too_many(repository: &Repository, limit: &str, whose: &Whose) -> Self {
+        let why = format!("{}; {}", fewer(limit), Self::cure_of_limits(repository, whose));
+        Self::unavailable(repository, &why)
+    }
+
+    /// What helps where a registry lets only so much be read.
+    fn cure_of_limits(repository: &Repository, whose: &Whose) -> String {
+        let registry = repository.registry();
+        let login = match whose {
+            Whose::Project(login) => format!("a plan of user {} there that lets more be read", login.who()),
+            Whose::Staging => return "it is the staging registry: see what its proxy allows".to_owned(),
+            Whose::Farm | Whose::Nobody => format!("a login there (farm registry login {registry})"),
+        };
+        format!(
+            "what helps is {login}, and base images in a registry of your own (farm mirror IMAGE --every 24h)"
+        )
     }
 
     /// The registry knows no such repository.
@@ -164,8 +186,8 @@ impl RegistryError {
         if refusal.is_about_login() {
             return Self::auth(repository, "access denied", whose);
         }
-        if refusal.has(&["TOOMANYREQUESTS"]) {
-            return unavailable("it asks for fewer requests");
+        if refusal.has(&["TOOMANYREQUESTS"]) || status == StatusCode::TOO_MANY_REQUESTS {
+            return Self::too_many(repository, &refusal.limit, whose);
         }
         let texts: Vec<&str> = refusal.errors.iter().map(Word::text).collect();
         // The status is not told here: it may have been 429, and a refusal has a word of its own.
@@ -176,7 +198,7 @@ impl RegistryError {
             return Self::rejected(repository, texts.join("; "));
         }
         match status.as_u16() {
-            408 | 425 | 429 | 500.. => unavailable(&format!("it answered {status}")),
+            408 | 425 | 500.. => unavailable(&format!("it answered {status}")),
             404 => Self::missing(repository),
             _ => Self::rejected(repository, format!("it answered {status}")),
         }
@@ -215,6 +237,14 @@ impl RegistryError {
                 None => Self::unavailable(repository, &of_realm(&in_short(error))),
             },
         }
+    }
+}
+
+/// That a registry wants fewer requests, and what is known of how many it takes.
+fn fewer(limit: &str) -> String {
+    match limit {
+        "" => "it asks for fewer requests".to_owned(),
+        limit => format!("it asks for fewer requests ({limit})"),
     }
 }
 
@@ -262,6 +292,8 @@ pub(super) struct Refusal {
     /// Where it wants a token from.
     pub(super) challenge: Option<Challenge>,
     pub(super) headers: HeaderMap,
+    /// What is known of how much may be read there, for people; empty: nothing.
+    pub(super) limit: String,
 }
 
 /// One of a registry's words for an error.
@@ -293,7 +325,7 @@ impl Refusal {
         let counts = status.is_client_error() && !may_pass;
         let read = counts.then(|| serde_json::from_slice::<Envelope>(body).ok()).flatten();
         let errors = read.map(|envelope| envelope.errors).unwrap_or_default();
-        Self { status, errors, challenge: wanted(headers), headers: headers.clone() }
+        Self { status, errors, challenge: wanted(headers), headers: headers.clone(), limit: String::new() }
     }
 
     /// Whether one of its words is one of these.
@@ -391,6 +423,26 @@ mod tests {
         ] {
             assert_eq!(code_of(said), code, "{said}");
         }
+    }
+
+    #[test]
+    fn too_many_requests_name_the_limit_and_what_helps() {
+        let hub: Repository = "docker.io/library/python".parse().unwrap();
+        // As Docker Hub says it.
+        let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit"}]}"#;
+        let mut refused = refusal(429, body);
+        refused.limit = "0 of 100 in 6 h are left".to_owned();
+        let by_nobody = RegistryError::of(&hub, &refused, &Whose::Farm);
+        assert!(by_nobody.is_transient());
+        for part in [
+            "fewer requests (0 of 100 in 6 h are left)",
+            "farm registry login docker.io",
+            "farm mirror IMAGE --every 24h",
+        ] {
+            assert!(by_nobody.message.contains(part) && !by_nobody.message.contains('…'), "{by_nobody}");
+        }
+        let left = RegistryError::left_alone(&hub, "", &Whose::Nobody);
+        assert!(left.message.contains("left alone") && left.message.contains("farm mirror IMAGE"), "{left}");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! What farm understands of an image: enough to know that it is the platform that it should be.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use farm_core::publish::{Child, Descriptor, IndexDocument, OCI_INDEX, System, is_index, split};
 use farm_types::{Cause, Digest, Failure, FailureCode, Platform, Repository};
 use serde::Deserialize;
 
+use super::login::Whose;
 use super::{By, Manifest, RegistryError};
 
+/// What was seen so lately is there.
+pub const LATELY: Duration = Duration::from_secs(10);
 /// The longest config that is read, bytes.
 const MAX_CONFIG: u64 = 8 * 1024 * 1024;
 
@@ -111,11 +115,33 @@ pub fn in_json(error: &serde_json::Error) -> String {
 
 impl By<'_> {
     /// Reads back what a job pushed, checks that it is an image of that platform, and takes its attestations
-    /// along.
+    /// along. Of what was read before it is only looked whether it is still there, unless that was seen a moment ago.
     ///
     /// # Errors
     /// The registry; or the image is gone or another platform's.
     pub async fn child(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<Pushed, ChildError> {
+        // What lies in the staging registry is copied out of it whole.
+        let memory = (!matches!(self.whose, Whose::Staging)).then_some(&self.registries.memory);
+        let known = memory.and_then(|memory| memory.child(repository, digest, platform));
+        if let Some(known) = known
+            && (self.saw(repository, digest, LATELY)
+                || self.head(repository, &digest.to_string()).await? == Some(digest))
+        {
+            return Ok(known);
+        }
+        let pushed = self.read_child(repository, digest, platform).await?;
+        if let Some(memory) = memory {
+            memory.keep(repository, digest, &pushed);
+        }
+        Ok(pushed)
+    }
+
+    async fn read_child(
         &self,
         repository: &Repository,
         digest: Digest,

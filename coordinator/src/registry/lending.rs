@@ -120,7 +120,8 @@ pub enum LendError {
 pub(super) type Wishes = BTreeMap<String, BTreeSet<String>>;
 
 impl Registries {
-    pub(super) fn has_login(&self, host: &str) -> bool {
+    /// Whether the farm has a login of its own there.
+    pub fn has_login(&self, host: &str) -> bool {
         self.known.get(host).is_some_and(|known| !known.username.is_empty())
     }
 

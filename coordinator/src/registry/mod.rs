@@ -13,6 +13,7 @@ pub mod image;
 pub mod inspect;
 pub mod lending;
 pub mod login;
+mod memory;
 mod public;
 mod realm;
 pub mod referrers;
@@ -34,9 +35,11 @@ use farm_core::publish::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use farm_types::{Digest, Invalid, Repository};
 use reqwest::Method;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use self::challenge::Challenge;
 use self::login::{Allowed, Kept, Login, Whose};
+use self::memory::Memory;
 use self::requests::{Answer, Asked, MAX_MANIFEST, MAX_TAGS, Told};
 use self::staging::Staging;
 use self::tokens::Grant;
@@ -48,6 +51,7 @@ pub use error::RegistryError;
 pub use public::{Looked, Seen};
 pub use untag::Untagged;
 pub use verify::Unverified;
+pub use waits::Limit;
 
 /// The media types that farm asks for and understands.
 const ACCEPTED: &[&str] = &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
@@ -74,6 +78,8 @@ pub struct Registries {
     ways: Mutex<HashMap<String, Option<Challenge>>>,
     /// Which are to be left alone for a while.
     waits: Waits,
+    /// What was seen of manifests.
+    memory: Memory,
     /// Turns of those who look images up for workers.
     looks: Semaphore,
     /// Where untrusted machines push.
@@ -111,9 +117,16 @@ impl Registries {
             grants: Mutex::default(),
             ways: Mutex::default(),
             waits: Waits::default(),
+            memory: Memory::default(),
             looks: Semaphore::new(public::MOST_AT_ONCE),
             staging: None,
         })
+    }
+
+    /// What registries have said of how much may be read there and nobody was told of yet: by which of projects' logins (`None`: the farm's),
+    /// and which registry.
+    pub fn new_limits(&self) -> Vec<(Option<Uuid>, String, Limit)> {
+        self.waits.news()
     }
 
     /// Whether the configuration has something on a registry, its credentials for one.
@@ -187,6 +200,7 @@ impl By<'_> {
         if at.parse().is_ok_and(is_other) {
             return Err(rejected(format!("it gives other bytes for {at}")));
         }
+        self.see(repository, Digest::of(&answer.body));
         Ok(Some(Manifest { bytes: answer.body, media_type }))
     }
 
@@ -204,7 +218,20 @@ impl By<'_> {
             return Ok(manifest.map(|manifest| Digest::of(&manifest.bytes)));
         };
         let digest = digest.to_str().unwrap_or_default();
-        digest.parse().map(Some).map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string()))
+        let digest: Digest =
+            digest.parse().map_err(|e: Invalid| RegistryError::rejected(repository, e.to_string()))?;
+        self.see(repository, digest);
+        Ok(Some(digest))
+    }
+
+    /// Notes that a manifest is there.
+    fn see(&self, repository: &Repository, digest: Digest) {
+        self.registries.memory.see(self.whose.version(), repository, digest);
+    }
+
+    /// Whether this process has seen that a manifest is there, within so long; nothing is asked.
+    pub fn saw(&self, repository: &Repository, digest: Digest, within: Duration) -> bool {
+        self.registries.memory.saw(self.whose.version(), repository, digest, within)
     }
 
     /// Puts a manifest under a digest or tag.
@@ -251,7 +278,10 @@ impl By<'_> {
         let asked = Asked { method: Method::PUT, body, ..Asked::get(&path, MAX_TAGS) };
         let is_tag = at.parse::<Digest>().is_err();
         match self.tell(repository, &asked).await? {
-            Told::Answer(answer) => Ok(answer),
+            Told::Answer(answer) => {
+                self.see(repository, Digest::of(bytes));
+                Ok(answer)
+            }
             Told::No(refusal) if is_tag && refusal.is_about_immutability() => {
                 Err(RegistryError::immutable(repository, at, &refusal))
             }

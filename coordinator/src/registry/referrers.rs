@@ -11,6 +11,7 @@ use std::time::Duration;
 use farm_core::publish::referrer::{EMPTY_CONFIG, Entry, artifact, entries, fallback_tag, listed};
 use farm_core::publish::{Attached, OCI_INDEX};
 use farm_types::{Digest, Repository};
+use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, LINK};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -158,7 +159,7 @@ impl By<'_> {
         // Some tell nobody which tags there are, or say that there are none; of each by itself they tell.
         let tags = self.all_tags(repository, MOST_TAGS).await.ok().flatten().filter(|tags| !tags.is_empty());
         let has_tag = |tag: &String| tags.as_ref().is_none_or(|tags| tags.contains(tag));
-        let mut lists = true;
+        let mut lists = !self.registries.memory.lists_none(repository.registry());
         for subject in subjects.iter().take(MOST_SUBJECTS) {
             if finding.is_full() {
                 return;
@@ -204,10 +205,21 @@ impl By<'_> {
     async fn list(&self, repository: &Repository, subject: Digest, finding: &mut Finding) -> Option<Vec<u8>> {
         let path = format!("referrers/{subject}");
         let asked = Asked { accept: &[OCI_INDEX], ..Asked::get(&path, MAX_MANIFEST) };
-        let Ok(Told::Answer(answer)) = self.tell(repository, &asked).await else { return None };
+        let note = |lists| self.registries.memory.note_lists(repository.registry(), lists);
+        let answer = match self.tell(repository, &asked).await {
+            Ok(Told::Answer(answer)) => answer,
+            // Whoever lists them has an empty list of what nothing refers to.
+            Ok(Told::No(refusal)) if refusal.status == StatusCode::NOT_FOUND => {
+                note(false);
+                return None;
+            }
+            Ok(Told::No(_)) | Err(_) => return None,
+        };
         // A page for people, say, is what some have in the place of it.
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if kind.split(';').next().map(str::trim) != Some(OCI_INDEX) {
+        let lists = kind.split(';').next().map(str::trim) == Some(OCI_INDEX);
+        note(lists);
+        if !lists {
             return None;
         }
         if answer.headers.contains_key(LINK) {

@@ -99,16 +99,17 @@ impl By<'_> {
         let scope = Scope { repository, from: None, actions: actions(&asked.method) };
         let token = registries.grant_of(whose, scope, deadline).await?;
         let shown = Shown::of(token.as_deref(), whose);
-        let told = registries.send(repository, asked, shown, deadline).await?;
-        registries.note(whose, repository, &told);
+        let mut told = registries.send(repository, asked, shown, deadline).await?;
+        registries.note(whose, repository, &mut told);
         if !matches!(&told, Told::No(refusal) if refusal.is_about_login()) {
             return Ok(told);
         }
         registries.forget_of(whose, scope);
         whose.refused().await;
         let token = registries.grant_of(whose, scope, deadline).await?;
-        let told = registries.send(repository, asked, Shown::of(token.as_deref(), whose), deadline).await?;
-        registries.note(whose, repository, &told);
+        let shown = Shown::of(token.as_deref(), whose);
+        let mut told = registries.send(repository, asked, shown, deadline).await?;
+        registries.note(whose, repository, &mut told);
         Ok(told)
     }
 }
@@ -120,24 +121,26 @@ impl Registries {
     /// It has.
     pub(super) fn may_be_asked(&self, whose: &Whose, repository: &Repository) -> Result<(), RegistryError> {
         match self.waits.left(whose.version(), repository.registry()) {
-            Some((_, limit)) => Err(RegistryError::left_alone(repository, &limit)),
+            Some((_, limit)) => Err(RegistryError::left_alone(repository, &limit, whose)),
             None => Ok(()),
         }
     }
 
-    /// Notes what an answer says of when more may be asked.
-    pub(super) fn note(&self, whose: &Whose, repository: &Repository, told: &Told) {
-        let (headers, may_pass) = match told {
-            Told::Answer(answer) => (&answer.headers, false),
-            Told::No(refusal) => (&refusal.headers, refusal.may_pass()),
-        };
-        self.waits.note(whose.version(), repository.registry(), headers, may_pass);
+    /// Notes what an answer says of when more may be asked, and how much; a refusal is told what is known of that.
+    pub(super) fn note(&self, whose: &Whose, repository: &Repository, told: &mut Told) {
+        match told {
+            Told::Answer(answer) => {
+                self.waits.note(whose.version(), repository.registry(), &answer.headers, false);
+            }
+            Told::No(refusal) => self.note_refusal(whose, repository, refusal),
+        }
     }
 
     /// The same of a refusal.
-    pub(super) fn note_refusal(&self, whose: &Whose, repository: &Repository, refusal: &Refusal) {
-        let host = repository.registry();
-        self.waits.note(whose.version(), host, &refusal.headers, refusal.may_pass());
+    pub(super) fn note_refusal(&self, whose: &Whose, repository: &Repository, refusal: &mut Refusal) {
+        let (of, host) = (whose.version(), repository.registry());
+        self.waits.note(of, host, &refusal.headers, refusal.may_pass());
+        refusal.limit = self.waits.limit_of(of, host);
     }
 
     /// With what lets it in.

@@ -29,16 +29,20 @@ struct Said {
     /// Nothing is sent before.
     until: Option<Instant>,
     limit: Option<Limit>,
+    /// Nobody was told of the limit yet.
+    is_news: bool,
     at: Instant,
 }
 
 /// How much may be read, as a registry says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limit {
-    remaining: u64,
-    of: u64,
+pub struct Limit {
+    /// So much is left.
+    pub remaining: u64,
+    /// Of so much.
+    pub of: u64,
     /// Within so many seconds; 0: it doesn't say.
-    window: u64,
+    pub window: u64,
 }
 
 impl Limit {
@@ -68,6 +72,24 @@ impl Limit {
 }
 
 impl Waits {
+    /// What is known of its limit, for people: "0 of 100 in 6 h are left"; empty: nothing.
+    pub(super) fn limit_of(&self, of: Option<Uuid>, host: &str) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = all.get(&(of, host.to_owned())).and_then(|said| said.limit);
+        limit.map(Limit::in_words).unwrap_or_default()
+    }
+
+    /// Limits of which nobody was told yet: by which login, and of which host. From here on that was done.
+    pub(super) fn news(&self) -> Vec<(Option<Uuid>, String, Limit)> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = Vec::new();
+        for ((of, host), said) in all.iter_mut().filter(|(_, said)| said.is_news) {
+            said.is_news = false;
+            news.extend(said.limit.map(|limit| (*of, host.clone(), limit)));
+        }
+        news
+    }
+
     /// How long nothing is to be sent there yet, and what is known of its limit.
     pub(super) fn left(&self, of: Option<Uuid>, host: &str) -> Option<(Duration, String)> {
         self.left_at(Instant::now(), of, host)
@@ -92,7 +114,12 @@ impl Waits {
         if all.len() >= MOST {
             all.retain(|_, said| now.duration_since(said.at) < LONGEST);
         }
-        let said = all.entry((of, host.to_owned())).or_insert(Said { until: None, limit: None, at: now });
+        let said = all.entry((of, host.to_owned())).or_insert(Said {
+            until: None,
+            limit: None,
+            is_news: false,
+            at: now,
+        });
         said.at = now;
         if let Some(wait) = wait {
             let until = now + wait.min(LONGEST);
@@ -102,6 +129,7 @@ impl Waits {
         if let Some(limit) = limit {
             let was_little = said.limit.is_some_and(Limit::is_little);
             said.limit = Some(limit);
+            said.is_news = true;
             if limit.is_little() && !was_little {
                 tracing::warn!(
                     registry = host,
@@ -156,6 +184,29 @@ mod tests {
         let date = (chrono::Utc::now() + chrono::TimeDelta::seconds(90)).to_rfc2822().replace("+0000", "GMT");
         waits.note(None, "q.example", &headers(&[("retry-after", &date)]), true);
         assert!(waits.left(None, "q.example").is_some(), "{date}");
+    }
+
+    #[test]
+    fn a_limit_is_told_once_each_time_that_it_was_said_and_by_its_login() {
+        let (waits, own) = (Waits::default(), Some(Uuid::from_u128(1)));
+        let said = |remaining: &str| {
+            headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", remaining)])
+        };
+        waits.note(None, "r.example", &said("7;w=21600"), false);
+        waits.note(own, "r.example", &said("99;w=21600"), false);
+        waits.note(None, "q.example", &headers(&[]), false);
+        let mut news = waits.news();
+        news.sort_by_key(|(of, ..)| *of);
+        let limit = |remaining| Limit { remaining, of: 100, window: 21600 };
+        assert_eq!(
+            news,
+            [(None, "r.example".to_owned(), limit(7)), (own, "r.example".to_owned(), limit(99))]
+        );
+        assert_eq!(waits.news(), []);
+        waits.note(None, "r.example", &said("6;w=21600"), false);
+        assert_eq!(waits.news(), [(None, "r.example".to_owned(), limit(6))]);
+        assert_eq!(waits.limit_of(None, "r.example"), "6 of 100 in 6 h are left");
+        assert_eq!(waits.limit_of(own, "q.example"), "");
     }
 
     #[test]

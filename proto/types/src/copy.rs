@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Invalid;
-use crate::image::ImageRef;
+use crate::image::{ImageRef, ImageTag};
 use crate::platform::Platform;
 
 /// What is copied.
@@ -86,9 +86,55 @@ impl FromStr for CopyVerb {
     }
 }
 
+/// The tag of its own that one platform's image of a mirror gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerArch {
+    /// What stands behind the mirror's tag: `amd64`, `arm-v7`.
+    pub suffix: String,
+    /// The image, where the mirror is.
+    pub from: ImageRef,
+    /// Its tag.
+    pub to: ImageTag,
+}
+
+/// Which tags the platforms of an image under this tag get, by each one's platform and digest. What has no platform of farm's gets none,
+/// and of two of one platform the first has the tag, as whoever pulls takes that.
+///
+/// # Errors
+/// A digest is none.
+pub fn per_arch_tags<'a>(
+    variants: impl Iterator<Item = (&'a str, &'a str)>,
+    tag: &ImageTag,
+) -> Result<Vec<PerArch>, Invalid> {
+    let mut wanted: Vec<PerArch> = Vec::new();
+    for (platform, digest) in variants {
+        let Ok(platform) = platform.parse::<Platform>() else { continue };
+        let suffix = platform.slug().trim_start_matches("linux-").to_owned();
+        if wanted.iter().any(|other| other.suffix == suffix) {
+            continue;
+        }
+        let from = ImageRef { repository: tag.repository.clone(), tag: None, digest: Some(digest.parse()?) };
+        let to = format!("{tag}-{suffix}").parse()?;
+        wanted.push(PerArch { suffix, from, to });
+    }
+    Ok(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_platform_has_one_tag_and_what_is_no_platform_none() {
+        let digests: Vec<String> = (0..6_u8).map(|n| crate::Digest::of(&[n]).to_string()).collect();
+        let platforms = ["linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64", "", "linux/amd64"];
+        let variants = platforms.into_iter().zip(digests.iter().map(String::as_str));
+        let wanted = per_arch_tags(variants, &"r.example/python:3.11".parse().unwrap()).unwrap();
+        let shown: Vec<String> = wanted.iter().map(|one| format!("{} {}", one.from, one.to)).collect();
+        let expected = [(0, "amd64"), (1, "arm64"), (2, "arm-v7")]
+            .map(|(n, suffix)| format!("r.example/python@{} r.example/python:3.11-{suffix}", digests[n]));
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn a_copy_is_read_back_as_it_was_written() {

@@ -96,6 +96,8 @@ uuid_newtype! {
     HookId, "hook id";
     /// Whom a project tells how its builds end.
     NoticeId, "notice id";
+    /// A mirror that the farm repeats.
+    MirrorId, "mirror id";
 }
 
 /// The fencing token of a lease. It is a secret between coordinator and worker: random, not ordered, and

@@ -57,7 +57,7 @@ pub use backoff::{Backoff, Waits};
 pub use cause::Cause;
 pub use ci::{EventName, RefPattern};
 pub use context_name::ContextName;
-pub use copy::{CopySpec, CopyVerb};
+pub use copy::{CopySpec, CopyVerb, PerArch, per_arch_tags};
 pub use digest::Digest;
 pub use entitlement::{Entitlement, Entitlements};
 pub use error::Invalid;
@@ -81,7 +81,8 @@ pub use git_place::GitPlace;
 pub use host::RegistryHost;
 pub use ids::{
     AttemptId, BootId, BuildId, EngineId, ExecutionId, HookId, InvitationId, JobId, JoinId, LeaseToken,
-    MachineId, NoticeId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId, WorkerId,
+    MachineId, MirrorId, NoticeId, PrincipalId, ProjectId, PublicationId, ShortId, TokenId, UploadId,
+    WorkerId,
 };
 pub use image::{ImageRef, ImageTag, Repository};
 pub use machine::TrustClass;

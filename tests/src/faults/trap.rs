@@ -33,7 +33,6 @@ pub enum Step {
     ReadChildren,
     MergeKept,
     LookForIndex,
-    LookForChildren,
     PutIndex,
     DestinationPushed,
     LookAtTag,
@@ -75,13 +74,12 @@ pub struct Point {
 }
 
 impl Point {
-    /// All of them, in the order of the pass.
-    pub const PASS: [Point; 17] = [
+    /// All of them, in the order of the pass. (Images that the same process has read for the merge aren't looked for.)
+    pub const PASS: [Point; 16] = [
         Point { step: Step::ReadChildren, when: When::Before },
         Point { step: Step::ReadChildren, when: When::After },
         Point { step: Step::MergeKept, when: When::Within },
         Point { step: Step::LookForIndex, when: When::Before },
-        Point { step: Step::LookForChildren, when: When::Before },
         Point { step: Step::PutIndex, when: When::Before },
         Point { step: Step::PutIndex, when: When::After },
         Point { step: Step::DestinationPushed, when: When::Within },
@@ -120,7 +118,6 @@ impl Point {
             Step::ReadChildren => (Asked::ReadsChild, self.when),
             Step::MergeKept => (Asked::ReadsChild, When::After),
             Step::LookForIndex => (Asked::LooksForIndex, self.when),
-            Step::LookForChildren => (Asked::LooksForChild, self.when),
             Step::PutIndex => (Asked::PutsIndex, self.when),
             Step::DestinationPushed => (Asked::PutsIndex, When::After),
             Step::LookAtTag | Step::LookAgain => (Asked::LooksAtTag, self.when),

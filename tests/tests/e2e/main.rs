@@ -77,6 +77,7 @@ mod reaching;
 mod references;
 mod registries;
 mod registry_verbs;
+mod requests;
 mod results;
 mod retrying;
 mod room;

@@ -1,7 +1,8 @@
 //! Base images that come into the farm's own registry: some platforms of an index, and tags per architecture.
 
 use farm_tests::bed::Bed;
-use farm_tests::farm::{Farm, WorkerSpec, output};
+use farm_tests::database::psql;
+use farm_tests::farm::{Farm, Output, WorkerSpec, output};
 use farm_tests::registry::PrivateRegistry;
 use serde_json::Value;
 
@@ -202,4 +203,89 @@ fn a_tag_that_cant_be_made_keeps_no_other_from_being_made_and_is_named() {
     farm.cli(&["mirror", &source, &to, "--per-arch-tags"]).ok();
     assert!(raw(&format!("{to}-arm64")).is_some());
     refused(&farm.cli(&["mirror", &source, &to, "--per-arch-tags", "--detach"]), 2, &["cannot be used with"]);
+}
+
+/// The only mirror, once it is so.
+fn mirror_when(farm: &Farm, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    until(what, LONG, || {
+        let listed = farm.cli(&["mirror", "ls", "--json"]).ok();
+        crate::schemas::fits("mirrors", &listed);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        Some(listed["mirrors"][0].clone()).filter(|one| one["running"] == false && is_so(one))
+    })
+}
+
+/// Has the next run be due now.
+fn due(farm: &Farm) {
+    psql(farm.database_url(), "UPDATE mirrors SET next_at = farm_now()");
+}
+
+#[test]
+fn the_farm_goes_on_with_a_mirror_by_itself_in_the_name_of_whoever_asked_and_as_long_as_they_may() {
+    let farm = sharing();
+    farm.cli(&["member", "set", "ada", "--role", "builder", "--project", "default"]).ok();
+    let ada = farm.cli(&["token", "create", "--for", "ada"]).ok();
+    let by_ada = |args: &[&str]| -> Output {
+        output(farm.command(args).env_remove("FARM_TOKEN_FILE").env("FARM_TOKEN", ada.trim()))
+    };
+    let source = format!("{}:1", repository("base"));
+    built(&farm, &source);
+    let to = format!("{}:1", repository("mirrored"));
+    let parts = ["", "-amd64", "-arm-v7", "-arm64"].map(|suffix| format!("{to}{suffix}"));
+    let digests = || parts.each_ref().map(|tag| raw(tag).map(|text| digest_of(&text)));
+    let mirrors = || {
+        let all = farm.cli(&["builds", "--json"]).json();
+        let of_mirror = |one: &&Value| one["copy"]["verb"] == "mirror" && one["created_by"] == "ada";
+        all["builds"].as_array().unwrap().iter().filter(of_mirror).count()
+    };
+
+    // The command follows what the farm begins, and nothing is copied twice.
+    let told = by_ada(&["mirror", &source, &to, "--per-arch-tags", "--every", "24h"]);
+    says(&told.stderr, &[&format!("the farm copies {source} to {to} every 1 d from now on")]);
+    says(&told.ok(), &["mirrored in", &parts[1], &parts[3]]);
+    let first = mirror_when(&farm, "first run", |one| !one["last_ended"].is_null());
+    let digest = digest_of(&raw(&source).unwrap());
+    assert_eq!(
+        (first["digest"].as_str(), &first["trouble"]),
+        (Some(digest.as_str()), &Value::Null),
+        "{first:#}"
+    );
+    assert_eq!((first["created_by"].as_str(), mirrors()), (Some("ada"), 4));
+    assert!(!first["next"].is_null() && digests().iter().all(Option::is_some));
+
+    // The image moves, and the farm goes after it when its time has come.
+    built(&farm, &source);
+    let moved = digest_of(&raw(&source).unwrap());
+    assert_ne!(moved, digest);
+    let before = digests();
+    due(&farm);
+    let second = mirror_when(&farm, "second run", |one| one["digest"] == moved.as_str());
+    assert_ne!(second["last_build"], first["last_build"]);
+    assert_eq!((digests()[0].clone(), mirrors()), (Some(moved.clone()), 8));
+    assert!(before.iter().zip(digests()).all(|(before, now)| *before != now), "each tag has moved");
+    let record = show(&farm, second["last_build"].as_str().unwrap());
+    assert_eq!((&record["copy"]["verb"], &record["created_by"]), (&"mirror".into(), &"ada".into()));
+
+    // Who may no more, copies no more; that is said, and nothing is done.
+    farm.cli(&["member", "rm", "ada", "--project", "default"]).ok();
+    due(&farm);
+    let refused = mirror_when(&farm, "refusal", |one| !one["trouble"].is_null());
+    says(refused["trouble"].as_str().unwrap(), &["ada is in project default no more", "farm mirror"]);
+    assert_eq!((refused["failures"].as_u64(), mirrors()), (Some(1), 8));
+    says(&farm.cli(&["mirror", "ls"]).ok(), &["failed", "ada is in project default no more"]);
+    says(&farm.cli(&["audit"]).ok(), &["mirror.refused"]);
+
+    // Somebody else takes it over; what can't be copied is told as of other builds, with the build.
+    let over = ["mirror", &source, &to, "--per-arch-tags", "--every", "12h", "--detach"];
+    farm.cli(&over).ok();
+    mirror_when(&farm, "takeover", |one| one["trouble"].is_null() && one["digest"] == moved.as_str());
+    farm.cli(&["rm", &source]).ok();
+    due(&farm);
+    let failed = mirror_when(&farm, "failure", |one| !one["trouble"].is_null());
+    let id = failed["last_build"].as_str().unwrap();
+    says(failed["trouble"].as_str().unwrap(), &[&format!("build {id}: "), "there is no"]);
+    assert_eq!(show(&farm, id)["failure"]["code"], "copied_image_missing");
+    assert_eq!(digests()[0], Some(moved), "what is there stays");
+    farm.cli(&["mirror", "rm", &to]).ok();
+    says(&farm.cli(&["mirror", "ls"]).ok(), &["nothing mirrored again and again"]);
 }

@@ -24,6 +24,7 @@ mod leading;
 mod locking;
 mod logins;
 mod looks;
+mod mirrors;
 mod mounts;
 mod notices;
 mod one_bad;

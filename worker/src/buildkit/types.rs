@@ -121,6 +121,8 @@ pub struct Export {
     pub repositories: Vec<Repository>,
     /// The registries speak plain HTTP. Loopback registries are tried so anyway.
     pub plain_http: bool,
+    /// Nothing is pushed: it is only said what would be.
+    pub told_only: bool,
 }
 
 /// What a solve makes for the client.

@@ -14,6 +14,7 @@ pub mod limit;
 mod line;
 pub mod mounts;
 pub mod outputs;
+pub mod pushed;
 pub mod renewed;
 pub mod session;
 pub mod sources;

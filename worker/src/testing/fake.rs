@@ -477,6 +477,13 @@ impl WorkerService for Fake {
         Ok(Response::new(v1::CheckKeptResponse::default()))
     }
 
+    async fn check_pushed(
+        &self,
+        _: Request<v1::CheckPushedRequest>,
+    ) -> Result<Response<v1::CheckPushedResponse>, Status> {
+        Ok(Response::new(v1::CheckPushedResponse::default()))
+    }
+
     async fn find_verdicts(
         &self,
         _: Request<v1::FindVerdictsRequest>,

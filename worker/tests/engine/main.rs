@@ -104,7 +104,7 @@ fn solve(dockerfile: &str, context: MemoryTree) -> Solve {
 
 fn export(repositories: &[&str]) -> Option<Export> {
     let repositories = repositories.iter().map(|repository| repository.parse().unwrap()).collect();
-    Some(Export { repositories, plain_http: true })
+    Some(Export { repositories, plain_http: true, told_only: false })
 }
 
 /// Builds; answers with the outcome and all events.

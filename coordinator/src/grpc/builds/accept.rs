@@ -52,14 +52,7 @@ pub(crate) async fn accept(
     if spec.purpose.fetch().is_some() && spec.snapshot != SnapshotRef::none() {
         return Err(Status::invalid_argument("a fetch has no snapshot: that is what it brings"));
     }
-    check(shared, &spec).map_err(status::invalid)?;
-    let protected = shared.accesses.check_tags(member, &spec.tags).await?;
-    shared.accesses.check_entitlements(member, &spec.run).await?;
-    spec.check_logins().map_err(status::invalid)?;
-    shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
-    if let Some(copy) = spec.purpose.copy() {
-        check_source(shared, member, &copy.from).await?;
-    }
+    let protected = may(shared, member, &spec).await?;
     let publish_limit = copy_limit(shared, &spec);
     let runs = dockerfile::runs(shared, member.project, &spec).await.map_err(status::unread)?;
     let by = member.name.as_str();
@@ -101,6 +94,22 @@ pub(crate) async fn accept(
     let record = shared.store.build_by_id(member.project, submitted.id).await.map_err(status::store)?;
     tracing::info!(build = %record.short_id, by, replayed = submitted.replayed, "build accepted");
     Ok((record, submitted.replayed))
+}
+
+/// Refuses what a member may not have built, pushed or copied; says whether a tag of it is protected.
+///
+/// # Errors
+/// What is wrong with it, or what the member may not, as the call is answered.
+pub(crate) async fn may(shared: &Shared, member: &Member, spec: &BuildSpec) -> Result<bool, Status> {
+    check(shared, spec).map_err(status::invalid)?;
+    let protected = shared.accesses.check_tags(member, &spec.tags).await?;
+    shared.accesses.check_entitlements(member, &spec.run).await?;
+    spec.check_logins().map_err(status::invalid)?;
+    shared.registries.allow(&spec.repositories()).await.map_err(status::invalid)?;
+    if let Some(copy) = spec.purpose.copy() {
+        check_source(shared, member, &copy.from).await?;
+    }
+    Ok(protected)
 }
 
 /// How long a copy may take.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use farm_proto::v1;
 use farm_proto::v1::registry_service_server::RegistryService;
 use farm_store::StoreError;
 use farm_store::people::logins::{Login, LoginBy, NewLogin, SealedPassword};
+use farm_store::people::read_limits::ReadLimit;
 use farm_types::{Invalid, RegistryHost};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
@@ -20,6 +22,8 @@ use crate::registry::login;
 use crate::seal::Owner;
 use crate::shared::Shared;
 
+/// Docker Hub, as image references name it.
+const HUB: &str = "docker.io";
 /// The longest user name, and the longest password, bytes: tokens of clouds have some KiB.
 const LONGEST: (usize, usize) = (255, 16 * 1024);
 
@@ -81,7 +85,13 @@ fn present(login: Login) -> v1::RegistryLogin {
         created_by: login.created_by,
         created_ms: millis(login.created_at),
         last_used_ms: millis_of(login.last_used_at),
+        limit: login.limit.map(|(limit, at)| shown_limit(limit, at)),
     }
+}
+
+fn shown_limit(limit: ReadLimit, at: DateTime<Utc>) -> v1::ReadLimit {
+    let ReadLimit { remaining, of, window_seconds } = limit;
+    v1::ReadLimit { remaining, of, window_seconds, seen_ms: millis(at) }
 }
 
 #[farm_calls::service]
@@ -144,7 +154,18 @@ impl RegistryService for RegistryLogins {
         let member = people::member(&request)?;
         let logins = self.shared.store.logins(member.project).await.map_err(status::store)?;
         let (logins, project) = (logins.into_iter().map(present).collect(), member.project_name.to_string());
-        Ok(Response::new(v1::ListRegistryLoginsResponse { logins, project }))
+        let limits = self.shared.store.read_limits().await.map_err(status::store)?;
+        let registries = &self.shared.registries;
+        // Which other registries the farm asks is not everybody's to know.
+        let is_shown =
+            |host: &str| host == HUB || registries.is_known(host) || member.caller.principal.is_farm_admin;
+        let farm_limits = limits.into_iter().filter(|said| is_shown(&said.host)).map(|said| v1::FarmLimit {
+            has_login: registries.has_login(&said.host),
+            limit: Some(shown_limit(said.limit, said.at)),
+            host: said.host,
+        });
+        let farm_limits = farm_limits.collect();
+        Ok(Response::new(v1::ListRegistryLoginsResponse { logins, project, farm_limits }))
     }
 
     async fn remove_registry_login(

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use farm_proto::v1;
 use farm_proto::v1::worker_service_server::WorkerService;
 use farm_store::work::attempts::{Lease, LeasedSnapshot};
-use farm_types::{JoinId, ProjectId, RegistryHost, Repository, TrustClass};
+use farm_types::{Digest, JoinId, ProjectId, RegistryHost, Repository, TrustClass};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,7 +26,7 @@ use crate::logs::clip::Clip;
 use crate::people;
 use crate::registry::lending::Borrower;
 use crate::registry::login::{Allowed, Whose};
-use crate::registry::{Looked, Seen};
+use crate::registry::{Looked, Registries, Seen};
 use crate::shared::Shared;
 
 const UNLENT: &str = "to a machine that isn't trusted no logins and no secrets are lent";
@@ -83,6 +83,17 @@ struct Rights {
 impl Rights {
     fn borrower(&self) -> Borrower<'_> {
         Borrower::new(self.project, &self.allowed, &self.own)
+    }
+
+    /// Whether a manifest is in all repositories to which it pushes. What can't be told isn't there: then it is pushed.
+    async fn are_at(&self, registries: &Registries, digest: Digest) -> bool {
+        for repository in &self.own {
+            let Ok(by) = registries.to_publish(&self.allowed, repository) else { return false };
+            if !matches!(by.head(repository, &digest.to_string()).await, Ok(Some(found)) if found == digest) {
+                return false;
+            }
+        }
+        !self.own.is_empty()
     }
 }
 
@@ -292,6 +303,19 @@ impl WorkerService for Work {
     ) -> Result<Response<v1::CheckKeptResponse>, Status> {
         trusted_holder(&request)?;
         kept::check(&self.shared, request.into_inner().kept).await.map(Response::new)
+    }
+
+    async fn check_pushed(
+        &self,
+        request: Request<v1::CheckPushedRequest>,
+    ) -> Result<Response<v1::CheckPushedResponse>, Status> {
+        let holder = trusted_holder(&request)?;
+        let v1::CheckPushedRequest { lease: asked, digest } = request.into_inner();
+        let lease = lease(asked, holder)?;
+        let digest = digest.parse().map_err(status::invalid)?;
+        let rights = self.trusted_rights(lease).await?;
+        let is_there = rights.are_at(&self.shared.registries, digest).await;
+        Ok(Response::new(v1::CheckPushedResponse { is_there }))
     }
 
     async fn find_verdicts(

@@ -1,9 +1,10 @@
-//! From what workers pushed to tags that point to it, by way of the staging registry where their machines aren't trusted; and out of
-//! registries what came to nothing.
+//! From what workers pushed to tags that point to it, by way of the staging registry where their machines aren't trusted; out of
+//! registries what came to nothing; and what is copied again and again.
 
 pub mod clean;
 mod copy;
 mod merge;
+pub mod mirrors;
 pub mod publications;
 mod put;
 mod transfer;

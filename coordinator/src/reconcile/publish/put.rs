@@ -17,6 +17,7 @@ use farm_store::{Result, StoreError};
 use farm_types::{Digest, ExpectedTag, FailureCode, ProjectId, Repository};
 
 use super::LOOKS;
+use crate::registry::image::LATELY;
 use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
 
@@ -83,9 +84,13 @@ async fn put_steps(
     let registries = &by_login(shared, due.project, repository).await??;
     let by_digest = due.index_digest.to_string();
     unmoved(registries, due).await?;
-    if registries.head(repository, &by_digest).await? != Some(due.index_digest) {
+    let mut first = at_index(registries, due).await?;
+    if first.is_none() && registries.head(repository, &by_digest).await? != Some(due.index_digest) {
         for image in needed(due)? {
-            if registries.head(repository, &image.to_string()).await?.is_none() {
+            // The merge has read it a moment ago, or another index that was put.
+            let is_there = registries.saw(repository, image, LATELY)
+                || registries.head(repository, &image.to_string()).await?.is_some();
+            if !is_there {
                 let why = format!("the image {image} that the tags need is not there");
                 let mut error = RegistryError::rejected(repository, why);
                 if due.tries < LOOKS {
@@ -106,7 +111,11 @@ async fn put_steps(
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
-        let before = registries.head(repository, tag).await?;
+        // Whoever has moved it since that look, comes to light when it is verified.
+        let before = match first.take().filter(|first| first == tag) {
+            Some(_) => Some(due.index_digest),
+            None => registries.head(repository, tag).await?,
+        };
         if let Some(moved) = moved(due, tag, before) {
             return Err(moved.into());
         }
@@ -139,6 +148,21 @@ async fn put_steps(
         tracing::info!(tag, index = %due.index_digest, "published");
     }
     Ok(())
+}
+
+/// The first tag, if it points to the index already: then that is there, and needs no look of its own. It is looked at only where this
+/// process has seen the index in the repository before, as else it hardly does.
+async fn at_index(
+    registries: &By<'_>,
+    due: &DueDestination,
+) -> std::result::Result<Option<String>, PutError> {
+    let Some(tag) =
+        due.tags.first().filter(|_| registries.saw(&due.repository, due.index_digest, Duration::MAX))
+    else {
+        return Ok(None);
+    };
+    let found = registries.head(&due.repository, tag).await?;
+    Ok((found == Some(due.index_digest)).then(|| tag.clone()))
 }
 
 /// Sees of all tags that are expected to point somewhere whether they do, before the first of them is moved.

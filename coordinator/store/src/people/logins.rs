@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::audit::{By, Deed};
 use super::quotas::has_room;
+use super::read_limits::ReadLimit;
 use super::standing::stays;
 use crate::builds::mounts::SealedKey;
 use crate::machines::leader::Epoch;
 use crate::schema::shut_out;
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Result, Store, StoreError, Tx, from_json};
 
 /// The schema from which on coordinators know of projects' logins.
 const SCHEMA: i32 = 42;
@@ -73,6 +74,29 @@ pub struct Login {
     pub created_at: DateTime<Utc>,
     /// When a registry was asked by it last, to the minute.
     pub last_used_at: Option<DateTime<Utc>>,
+    /// How much may be read there by it, as the registry has said it, and when that was.
+    pub limit: Option<(ReadLimit, DateTime<Utc>)>,
+}
+
+/// The same, as its row has it.
+struct LoginRow {
+    host: String,
+    username: String,
+    helper: Option<String>,
+    created_by: String,
+    created_at: DateTime<Utc>,
+    last_used_at: Option<DateTime<Utc>>,
+    read_limit: Option<serde_json::Value>,
+    read_limit_at: Option<DateTime<Utc>>,
+}
+
+impl From<LoginRow> for Login {
+    fn from(row: LoginRow) -> Self {
+        // What can't be read of it is as good as not said.
+        let limit = row.read_limit.and_then(|limit| from_json(limit).ok()).zip(row.read_limit_at);
+        let LoginRow { host, username, helper, created_by, created_at, last_used_at, .. } = row;
+        Self { host, username, helper, created_by, created_at, last_used_at, limit }
+    }
 }
 
 /// A login's data key, which one of the farm's keys has sealed.
@@ -107,13 +131,14 @@ impl Store {
         }
         shut_out(&mut tx, SCHEMA, "projects' logins at registries").await?;
         let login = sqlx::query_as!(
-            Login,
+            LoginRow,
             "INSERT INTO registry_logins (project_id, host, version, username, helper, key_id, sealed_key, sealed, created_by)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (project_id, host) DO UPDATE SET version = EXCLUDED.version, username = EXCLUDED.username,
                 helper = EXCLUDED.helper, key_id = EXCLUDED.key_id, sealed_key = EXCLUDED.sealed_key, sealed = EXCLUDED.sealed,
-                created_by = EXCLUDED.created_by, created_at = farm_now(), last_used_at = NULL, removed_at = NULL
-             RETURNING host, username, helper, created_by, created_at, last_used_at",
+                created_by = EXCLUDED.created_by, created_at = farm_now(), last_used_at = NULL, removed_at = NULL,
+                read_limit = NULL, read_limit_at = NULL
+             RETURNING host, username, helper, created_by, created_at, last_used_at, read_limit, read_limit_at",
             new.project.as_uuid(),
             new.host.as_str(),
             new.version,
@@ -134,7 +159,7 @@ impl Store {
         by.did(&mut tx, Deed { project: Some(new.project), action: "registry.login", subject, detail })
             .await?;
         tx.commit().await?;
-        Ok(login)
+        Ok(login.into())
     }
 
     /// The project's logins, by their registries.
@@ -143,12 +168,12 @@ impl Store {
     /// The database can't be reached.
     pub async fn logins(&self, project: ProjectId) -> Result<Vec<Login>> {
         let logins = sqlx::query_as!(
-            Login,
-            "SELECT host, username, helper, created_by, created_at, last_used_at FROM registry_logins
+            LoginRow,
+            "SELECT host, username, helper, created_by, created_at, last_used_at, read_limit, read_limit_at FROM registry_logins
              WHERE project_id = $1 AND removed_at IS NULL ORDER BY host",
             project.as_uuid()
         );
-        Ok(logins.fetch_all(&self.pool).await?)
+        Ok(logins.fetch_all(&self.pool).await?.into_iter().map(Login::from).collect())
     }
 
     /// Removes the project's login at a registry, and erases its password.

@@ -133,6 +133,7 @@ impl Store {
         super::logins::erase_all(&mut tx, project).await?;
         crate::hooks::registered::remove_all(&mut tx, project).await?;
         crate::notices::registered::remove_all(&mut tx, project).await?;
+        crate::publish::mirrors::remove_all(&mut tx, project).await?;
         sqlx::query!("DELETE FROM members WHERE project_id = $1", project.as_uuid())
             .execute(&mut *tx)
             .await?;

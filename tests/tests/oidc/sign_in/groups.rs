@@ -115,6 +115,16 @@ async fn what_groups_give_ends_with_the_sign_in_whatever_was_made_with_it() {
     let request = v1::CreatePersonTokenRequest { person: "ada".into(), ..Default::default() };
     let given = admin.people.create_person_token(request).await.unwrap().into_inner();
     assert_eq!(world.role(&given.secret).await, None);
+    // And nothing is repeated in her name that her sign-in alone allows.
+    let mirror = v1::AddMirrorRequest {
+        source: "r.example/a:1".into(),
+        destination: "127.0.0.1:9/a:1".into(),
+        every_seconds: 3600,
+        ..Default::default()
+    };
+    let refused = ada.mirrors.add_mirror(mirror).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("farm member set ada --role builder"), "{refused}");
     // What she lets in as its admin is there without her.
     let request =
         v1::CreateServiceTokenRequest { service: "ci".into(), role: "builder".into(), ..Default::default() };

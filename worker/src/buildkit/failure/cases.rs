@@ -205,9 +205,15 @@ pub(super) const CASES: &[Case] = &[
         "check the username and password under [registries] in the coordinator's configuration, and what they may do there",
     ),
     case(
+        &[B("429 too many requests"), B("toomanyrequests")],
+        REGISTRY,
+        Cause::Infrastructure,
+        FailureCode::RegistryUnavailable,
+        "it lets only so much be read: log in there (farm registry login HOST), which may get you more, and build upon base images in a registry of \
+         your own (farm mirror IMAGE --every 24h)",
+    ),
+    case(
         &[
-            B("429 too many requests"),
-            B("toomanyrequests"),
             B("500 internal server error"),
             B("502 bad gateway"),
             B("503 service unavailable"),

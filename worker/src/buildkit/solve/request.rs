@@ -183,13 +183,13 @@ fn output(output: &Output, names: &[String]) -> Exporter {
     exporter(kind, attributes.chain(name))
 }
 
-/// The exporter that pushes by digest, without a tag.
+/// The exporter that pushes by digest, without a tag; or only says what it would push.
 fn push(export: &Export, form: &ImageForm) -> Exporter {
     let names: Vec<String> = export.repositories.iter().map(ToString::to_string).collect();
     let names = names.join(",");
     let attributes = [
         ("name", names.as_str()),
-        ("push", "true"),
+        ("push", if export.told_only { "false" } else { "true" }),
         ("push-by-digest", "true"),
         ("name-canonical", "true"),
         // Without it some versions make Docker's older kinds of manifests.
@@ -307,6 +307,7 @@ mod tests {
             export: Some(Export {
                 repositories: vec!["localhost:5002/a".parse().unwrap(), "localhost:5003/b".parse().unwrap()],
                 plain_http: true,
+                told_only: false,
             }),
             outputs: Vec::new(),
             image_names: Vec::new(),

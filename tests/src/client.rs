@@ -20,6 +20,7 @@ use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::registry_service_client::RegistryServiceClient;
 use farm_proto::v1::secret_service_client::SecretServiceClient;
+use farm_proto::v1::signing_service_client::SigningServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
@@ -73,6 +74,7 @@ pub struct Client {
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
     pub secrets: SecretServiceClient<Authorized>,
+    pub signing_keys: SigningServiceClient<Authorized>,
     pub trusts: TrustServiceClient<Authorized>,
 }
 
@@ -101,6 +103,7 @@ impl Client {
         Self {
             trusts: TrustServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            signing_keys: SigningServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             notices: NoticeServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             hooks: HookServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),

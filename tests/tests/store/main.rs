@@ -42,6 +42,7 @@ mod sealing;
 mod secrets;
 mod sick;
 mod signing_in;
+mod signing_keys;
 mod silence;
 mod staging;
 mod statuses;

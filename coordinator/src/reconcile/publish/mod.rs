@@ -3,9 +3,11 @@
 
 pub mod clean;
 mod copy;
+mod locks;
 mod merge;
 pub mod publications;
 mod put;
+mod sign;
 mod transfer;
 pub mod unstage;
 

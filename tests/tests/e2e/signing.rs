@@ -166,7 +166,7 @@ fn what_is_published_is_signed_before_a_tag_points_at_it_and_cosign_says_so() {
     assert_eq!(signatures(&first, &digest), [2, 2]);
     let third = generated(&farm, "third", &[]);
     farm.cli(&["tag", &first, "once-more", "--sign", "third"]).ok();
-    // By farm the same key makes another signature than by cosign's command, which notes other things; but it is the same key's.
+    // What the same key has signed by cosign's own command counts as well: the texts are the same.
     farm.cli(&["tag", &first, "and-more", "--sign", "theirs"]).ok();
     assert_eq!(signatures(&first, &digest), [3, 3]);
     for key in [&release, &theirs, &third] {

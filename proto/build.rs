@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     println!("cargo:rerun-if-changed=farm");
     let files = [
         "audit", "build", "farm", "git", "hook", "image", "machine", "mirror", "notice", "output", "peer",
-        "people", "registry", "secret", "sign_in", "snapshot", "trust", "worker",
+        "people", "registry", "secret", "sign_in", "signing", "snapshot", "trust", "worker",
     ]
     .map(|name| format!("farm/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["."])?;
@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
             "farm.v1.SetGitLoginRequest",
             "farm.v1.SetRegistryLoginRequest",
             "farm.v1.SetSecretRequest",
+            "farm.v1.SetSigningKeyRequest",
         ])
         .compile_fds(descriptors)?;
     Ok(())

@@ -54,6 +54,10 @@ pub(crate) async fn cancel(client: &Client, id: &str) -> Result<()> {
     answer.map(drop).map_err(|status| client.error(&status))
 }
 
+/// What is said of a farm that doesn't know of signatures, and would publish without.
+pub const UNSIGNED: &str =
+    "this farm is older and signs nothing, so the build was cancelled; have the farm updated";
+
 /// Somebody didn't want to wait until the farm says what it accepted.
 pub fn left() -> Error {
     Error::Cancelled(

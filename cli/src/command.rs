@@ -116,6 +116,8 @@ pub enum Verb {
     Trust(verbs::trust::Args),
     /// Keep secrets of a project for its builds, and say who may use them
     Secret(verbs::secret::Args),
+    /// Keep keys by which the project signs its images, as cosign does
+    SigningKey(verbs::signing_key::Args),
     /// Give the project logins of its own at registries
     Registry(verbs::registry::Args),
     /// Give the project logins for repositories that the farm fetches by git
@@ -184,6 +186,7 @@ impl Command {
             Verb::Member(args) => Box::pin(verbs::member::run(args, &setup()?)).await,
             Verb::Trust(args) => Box::pin(verbs::trust::run(args, &setup()?)).await,
             Verb::Secret(args) => Box::pin(verbs::secret::run(args, &setup()?)).await,
+            Verb::SigningKey(args) => Box::pin(verbs::signing_key::run(args, &setup()?)).await,
             Verb::Registry(args) => Box::pin(verbs::registry::run(args, &setup()?)).await,
             Verb::Git(args) => Box::pin(verbs::git::run(args, &setup()?)).await,
             Verb::Hook(args) => Box::pin(verbs::hook::run(args, &setup()?)).await,

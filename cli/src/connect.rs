@@ -24,6 +24,7 @@ use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::registry_service_client::RegistryServiceClient;
 use farm_proto::v1::secret_service_client::SecretServiceClient;
 use farm_proto::v1::sign_in_service_client::SignInServiceClient;
+use farm_proto::v1::signing_service_client::SigningServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_types::chain::{in_short, io_in_short};
@@ -208,6 +209,11 @@ impl Client {
     /// Keeps projects' secrets.
     pub fn secrets(&self) -> SecretServiceClient<AuthChannel> {
         SecretServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Keeps by which keys projects sign.
+    pub fn signing_keys(&self) -> SigningServiceClient<AuthChannel> {
+        SigningServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sources.

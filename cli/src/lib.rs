@@ -13,6 +13,7 @@ pub mod ci;
 pub mod command;
 pub mod config;
 pub mod connect;
+mod cosign;
 mod ctrl_c;
 pub mod error;
 pub mod fetch;

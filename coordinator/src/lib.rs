@@ -31,6 +31,7 @@ pub mod seal;
 mod service_manager;
 pub mod shared;
 pub mod shown;
+mod signing;
 pub mod tls;
 pub mod tree;
 mod unstored;

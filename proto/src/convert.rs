@@ -111,6 +111,7 @@ impl From<&BuildSpec> for v1::BuildSpec {
             rewrite_timestamp: spec.packaging.rewrite_timestamp,
             expected: spec.expected.iter().map(Into::into).collect(),
             gate: spec.gate.as_ref().map(ToString::to_string).unwrap_or_default(),
+            sign: spec.sign.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }
@@ -175,6 +176,7 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             return Err(Invalid::new("tag", tag, "what runs an image or asks a frontend publishes nothing"));
         }
         let gate = if spec.gate.is_empty() { None } else { Some(spec.gate.parse()?) };
+        let sign = packaging::signing_key(&spec.sign)?;
         let provenance =
             if spec.provenance.is_empty() { Default::default() } else { spec.provenance.parse()? };
         let single_platform: SinglePlatform = if spec.single_platform.is_empty() {
@@ -243,9 +245,11 @@ impl TryFrom<v1::BuildSpec> for BuildSpec {
             packaging: form,
             expected,
             gate,
+            sign,
         };
         spec.check_packaging()?;
         spec.check_gate()?;
+        spec.check_sign()?;
         Ok(spec)
     }
 }
@@ -289,11 +293,12 @@ fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Inval
     let alone = v1::BuildSpec {
         tags: spec.tags.clone(),
         expected: spec.expected.clone(),
+        sign: spec.sign.clone(),
         copy: spec.copy.clone(),
         ..said(spec)
     };
     if *spec != alone {
-        let cure = "with a copy nothing but tags can be said of a build; leave the rest out";
+        let cure = "with a copy nothing but tags and by what they are signed can be said of a build; leave the rest out";
         return Err(Invalid::new("copy", copy.from.as_str(), cure));
     }
     let tags = tags(&spec.tags)?;
@@ -303,6 +308,7 @@ fn of_copy(copy: &v1::CopySpec, spec: &v1::BuildSpec) -> Result<BuildSpec, Inval
     Ok(BuildSpec {
         timeout_ms: timeout(spec.timeout_ms)?,
         expected: packaging::expected(&spec.expected, &tags)?,
+        sign: packaging::signing_key(&spec.sign)?,
         ..BuildSpec::to_copy(CopySpec { from, verb, platforms: platforms(&copy.platforms)? }, tags)
     })
 }
@@ -478,6 +484,7 @@ mod tests {
             ],
             image_names: vec!["app".into()],
             gate: "[\"/app\", \"--self-test\"]".into(),
+            sign: "release".into(),
             ..Default::default()
         }
     }
@@ -518,6 +525,9 @@ mod tests {
         assert!(refused(|s| s.gate = "[\"/app\"".into()).contains("JSON array"));
         let nothing_pushed = |s: &mut v1::BuildSpec| (s.tags, s.gate) = (Vec::new(), "true".into());
         assert!(refused(nothing_pushed).contains("pushes nothing"));
+        let unpublished = |s: &mut v1::BuildSpec| (s.tags, s.gate) = (Vec::new(), String::new());
+        assert!(refused(unpublished).contains("signing key \"release\": what is published is signed"));
+        assert!(refused(|s| s.sign = "./cosign.key".into()).contains("name of a signing key"));
         let syntax = |s: &mut v1::BuildSpec| drop(s.build_args.insert("BUILDKIT_SYNTAX".into(), "x".into()));
         assert!(refused(syntax).contains("farm sets"));
         let git = |s: &mut v1::BuildSpec| drop(s.named_contexts.insert("g".into(), "https://x/y.git".into()));

@@ -110,6 +110,7 @@ without_secret! {
     RotateHookRequest(name);
     RotateHookResponse(hook);
     RotateNoticeResponse(notice);
+    SetSigningKeyRequest(name);
 }
 
 pub mod convert;
@@ -159,6 +160,10 @@ mod tests {
             v1::SetSecretRequest { name: "npm".into(), value: Some("hush".into()), ..Default::default() };
         let printed = format!("{set:?}");
         assert!(printed.contains("npm") && !printed.contains("hush"), "{printed}");
+        let set =
+            v1::SetSigningKeyRequest { name: "release".into(), key: "hush".into(), ..Default::default() };
+        let printed = format!("{set:?}");
+        assert!(printed.contains("release") && !printed.contains("hush"), "{printed}");
         let added = v1::AddHookResponse { secret: "hush".into(), project: "web".into(), hook: None };
         assert!(!format!("{added:?}").contains("hush"), "{added:?}");
     }

@@ -1,7 +1,7 @@
 //! The form of what is published, and what its tags have to point to: wire to domain and back.
 
 use farm_types::packaging::{Annotation, Level, Packaging};
-use farm_types::{ExpectedTag, ImageRef, ImageTag, Invalid};
+use farm_types::{ExpectedTag, ImageRef, ImageTag, Invalid, SigningKeyName};
 
 use crate::v1;
 
@@ -90,5 +90,10 @@ pub(crate) fn expected(all: &[v1::ExpectedTag], tags: &[ImageTag]) -> Result<Vec
 
 /// The generator of an SBOM.
 pub(crate) fn generator(text: &str) -> Result<Option<ImageRef>, Invalid> {
+    (!text.is_empty()).then(|| text.parse()).transpose()
+}
+
+/// By which key of the project it is signed.
+pub(crate) fn signing_key(text: &str) -> Result<Option<SigningKeyName>, Invalid> {
     (!text.is_empty()).then(|| text.parse()).transpose()
 }

@@ -21,6 +21,7 @@ use farm_proto::v1::people_service_client::PeopleServiceClient;
 use farm_proto::v1::project_service_client::ProjectServiceClient;
 use farm_proto::v1::registry_service_client::RegistryServiceClient;
 use farm_proto::v1::secret_service_client::SecretServiceClient;
+use farm_proto::v1::signing_service_client::SigningServiceClient;
 use farm_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use farm_proto::v1::trust_service_client::TrustServiceClient;
 use farm_proto::v1::worker_service_client::WorkerServiceClient;
@@ -75,6 +76,7 @@ pub struct Client {
     pub audit: AuditServiceClient<Authorized>,
     pub machines: MachineServiceClient<Authorized>,
     pub secrets: SecretServiceClient<Authorized>,
+    pub signing_keys: SigningServiceClient<Authorized>,
     pub trusts: TrustServiceClient<Authorized>,
 }
 
@@ -104,6 +106,7 @@ impl Client {
             trusts: TrustServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             secrets: SecretServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             mirrors: MirrorServiceClient::with_interceptor(channel.clone(), bearer.clone()),
+            signing_keys: SigningServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             notices: NoticeServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             hooks: HookServiceClient::with_interceptor(channel.clone(), bearer.clone()),
             machines: MachineServiceClient::with_interceptor(channel.clone(), bearer.clone()),

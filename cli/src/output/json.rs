@@ -70,6 +70,9 @@ pub struct BuildJson {
     /// What each platform's image has to pass before a tag points at it; left out where there is none, and in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
+    /// By which key of its project what it publishes is signed before a tag points at it; left out where it isn't, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign: Option<String>,
     /// In the order in which they were asked for; left out in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<PlatformJson>,
@@ -440,6 +443,7 @@ impl BuildJson {
                 })
                 .collect(),
             gate,
+            sign: build.spec.as_ref().and_then(|spec| known(&spec.sign)),
             index_digest: publication.and_then(|publication| known(&publication.index_digest)),
             index_media_type: publication.and_then(|publication| known(&publication.index_media_type)),
             tags: publication

@@ -23,6 +23,7 @@ pub mod planned;
 pub mod progress;
 pub mod rules;
 pub mod secrets;
+pub mod signing_keys;
 pub mod summary;
 pub mod tags;
 pub mod text;

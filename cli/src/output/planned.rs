@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use farm_rules::{Event, ImagePlan, Outcome, Plan, Wanted};
+use farm_types::SigningKeyName;
 use serde::Serialize;
 
 use super::text::{count, harmless};
@@ -45,6 +46,8 @@ struct WantedJson<'a> {
     lfs: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     gate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign: Option<&'a str>,
     supersedes: bool,
     needs: &'a [String],
     because_of: Option<&'a str>,
@@ -94,6 +97,7 @@ impl<'a> From<&'a Wanted> for WantedJson<'a> {
             emulation: wanted.emulation.map(|policy| policy.to_string()),
             lfs: wanted.lfs.as_str(),
             gate: wanted.gate.as_ref().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string),
+            sign: wanted.sign.as_ref().filter(|_| !wanted.tags.is_empty()).map(SigningKeyName::as_str),
             supersedes: wanted.supersedes,
             needs: &wanted.needs,
             because_of: wanted.because_of.as_deref(),
@@ -149,6 +153,9 @@ fn built(wanted: &Wanted) -> Vec<String> {
     }
     if let Some(gate) = wanted.gate.as_ref().filter(|_| !wanted.tags.is_empty()) {
         lines.push(format!("has to pass {}", gate.shown()));
+    }
+    if let Some(key) = wanted.sign.as_ref().filter(|_| !wanted.tags.is_empty()) {
+        lines.push(format!("is signed by {key}"));
     }
     lines.extend(wanted.tags.iter().map(|tag| format!("moves {tag}")));
     if wanted.tags.is_empty() {

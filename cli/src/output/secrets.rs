@@ -42,12 +42,17 @@ impl<'a> From<&'a ProjectSecret> for ProjectSecretJson<'a> {
 
 /// Who may use a secret: `publisher, jobs of refs/heads/main or refs/tags/v*, by push`.
 pub fn rule(secret: &ProjectSecret) -> String {
-    let mut words = vec![harmless(&secret.role)];
-    if !secret.refs.is_empty() {
-        words.push(format!("jobs of {}", harmless(&secret.refs.join(" or "))));
+    rule_words(&secret.role, &secret.refs, &secret.events)
+}
+
+/// The same of whatever has such a rule.
+pub fn rule_words(role: &str, refs: &[String], events: &[String]) -> String {
+    let mut words = vec![harmless(role)];
+    if !refs.is_empty() {
+        words.push(format!("jobs of {}", harmless(&refs.join(" or "))));
     }
-    if !secret.events.is_empty() {
-        words.push(format!("by {}", harmless(&secret.events.join(" or "))));
+    if !events.is_empty() {
+        words.push(format!("by {}", harmless(&events.join(" or "))));
     }
     words.join(", ")
 }

@@ -168,6 +168,7 @@ impl Order {
             packaging: Default::default(),
             expected: Vec::new(),
             gate: None,
+            sign: None,
         };
         Ok(Ready(upload::request(&uploaded, &key.to_string(), &spec, Vec::new())))
     }

@@ -1,14 +1,15 @@
 //! `farm copy`, `farm promote` and `farm tag`: an image that is there already gets other tags.
 
 use farm_proto::v1::{Build, BuildSpec, SubmitBuildRequest};
-use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform};
+use farm_types::{CopySpec, CopyVerb, ImageRef, ImageTag, Invalid, Platform, SigningKeyName};
 
 use super::expected::expected;
+use super::of_flag;
 use super::watch::{How, see_end};
 use crate::calls;
 use crate::config::Setup;
 use crate::connect::Client;
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::interrupt::{Interrupts, Role};
 use crate::output::Mode;
 use crate::output::Out;
@@ -26,6 +27,10 @@ pub struct Ways {
     /// Move tags only while they point to what they point to now
     #[arg(long)]
     if_unchanged: bool,
+
+    /// Sign it where it comes to by this key of the project (farm signing-key), as cosign does, before tags move
+    #[arg(long, value_name = "KEY")]
+    sign: Option<String>,
 
     /// Give up what isn't there after this [default: what the farm allows, 6h unless changed]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
@@ -168,6 +173,7 @@ const PROMOTE_HELP: &str = "\
 Examples:
   farm promote localhost:5002/app:1.4 docker.io/acme/app:1.4 docker.io/acme/app:latest
   farm promote registry.example/team/app@sha256:DIGEST registry.example/prod/app:stable
+  farm promote localhost:5002/app:1.4 registry.example/prod/app --sign release
 
 The same as farm copy, by another name: the image of SRC, with all its platforms and attestations
 and by the same digest, is where it is used. The project needs the right to push there, or a login
@@ -236,12 +242,14 @@ pub(super) async fn make(
     let mode = ways.how.mode(&setup.defaults)?;
     let mut display = Display::new(mode, ways.how.json)?;
     let what = format!("{} of {}", copy.verb, copy.from);
-    let expected = if ways.if_unchanged { expected(client, tags).await? } else { Vec::new() };
+    let sign: Option<SigningKeyName> = ways.sign.as_deref().map(|key| of_flag("--sign", key)).transpose()?;
+    let expected = if ways.if_unchanged { Box::pin(expected(client, tags)).await? } else { Vec::new() };
     let spec = BuildSpec {
         tags: tags.iter().map(ToString::to_string).collect(),
         timeout_ms: ways.timeout.unwrap_or_default(),
         copy: Some((&copy).into()),
         expected: expected.iter().map(Into::into).collect(),
+        sign: sign.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..Default::default()
     };
     let request = SubmitBuildRequest {
@@ -258,9 +266,14 @@ pub(super) async fn make(
         }
     };
     let (build, replayed) = tokio::select! {
-        accepted = calls::submit(client, request) => accepted?,
+        accepted = Box::pin(calls::submit(client, request)) => accepted?,
         () = pressed_twice => return Err(calls::left()),
     };
+    if sign.is_some() && build.spec.as_ref().is_some_and(|spec| spec.sign.is_empty()) {
+        Box::pin(calls::cancel(client, &build.id)).await?;
+        display.finish(None, Vec::new());
+        return Err(Error::Farm(calls::UNSIGNED.to_owned()));
+    }
     display.line(&format!("build {}  {}", harmless(&build.id), harmless(&what)));
     if replayed && !ways.is_the_farms {
         display.line("this is the copy that was made before with this idempotency key");

@@ -34,6 +34,7 @@ pub mod rules;
 pub mod run;
 pub mod secret;
 pub mod show;
+pub mod signing_key;
 pub mod status;
 pub mod submit;
 pub mod test;
@@ -41,6 +42,7 @@ pub mod token;
 pub mod trust;
 pub mod up;
 mod watch;
+mod who;
 pub mod whoami;
 pub mod workers;
 

@@ -3,15 +3,14 @@
 use std::io::{IsTerminal as _, Read};
 
 use bytes::Bytes;
-use farm_proto::v1::{
-    ListSecretsRequest, ProjectSecret, RemoveSecretRequest, SecretEvents, SecretRefs, SetSecretRequest,
-};
+use farm_proto::v1::{ListSecretsRequest, ProjectSecret, RemoveSecretRequest, SetSecretRequest};
 use farm_types::chain::io_in_short;
 use farm_types::mounts::MOST_SECRET_BYTES;
-use farm_types::{EventName, Invalid, RefPattern, Role, SecretName};
+use farm_types::{Invalid, SecretName};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::who::{Said, Who};
 use super::{now_ms, of_flag};
 use crate::calls::through;
 use crate::config::Setup;
@@ -89,24 +88,6 @@ enum Deed {
     },
 }
 
-/// Who may use a secret; what isn't said stays as it is.
-#[derive(Debug, clap::Args)]
-struct Who {
-    /// The least role that uses it: builder, publisher or admin [default of a new one: builder]
-    #[arg(long, value_name = "ROLE")]
-    role: Option<String>,
-
-    /// Only jobs of CI systems that build this ref, in full, like refs/heads/main or 'refs/tags/v*'; may be given several times; none
-    /// for any
-    #[arg(long = "ref", value_name = "REF|none")]
-    refs: Vec<String>,
-
-    /// Only jobs that were begun by this event, in their system's word (push, schedule, …), and people by manual; may be given several
-    /// times; none for any
-    #[arg(long = "event", value_name = "EVENT|none")]
-    events: Vec<String>,
-}
-
 const AFTER_HELP: &str = "\
 Examples:
   farm secret set npm --project web
@@ -157,7 +138,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
     match args.deed {
         Deed::Set { name, file, who } => set(&name, file.as_deref(), &who, setup).await?,
         Deed::Rule { name, who } => {
-            let request = who.request(&of_flag("secret", &name)?)?;
+            let request = request(&who, &of_flag("secret", &name)?)?;
             if (&request.role, &request.refs, &request.events) == (&None, &None, &None) {
                 return Err(Error::Usage("say what to change: --role, --ref or --event".to_owned()));
             }
@@ -187,7 +168,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
 
 async fn set(name: &str, file: Option<&str>, who: &Who, setup: &Setup) -> Result<()> {
     let name: SecretName = of_flag("secret", name)?;
-    let mut request = who.request(&name)?;
+    let mut request = request(who, &name)?;
     // Before anybody types it.
     let address = covered_for_secrets(&setup.address)?;
     let value = value(&name, file).await?;
@@ -232,41 +213,10 @@ async fn list(as_json: bool, template: Option<&str>, setup: &Setup) -> Result<()
     Ok(())
 }
 
-impl Who {
-    /// A request that says it, without a value.
-    fn request(&self, name: &SecretName) -> Result<SetSecretRequest, Invalid> {
-        let role: Option<Role> = self.role.as_deref().map(|role| of_flag("--role", role)).transpose()?;
-        if role == Some(Role::Viewer) {
-            let cure = "a viewer submits no builds; there are builder, publisher and admin";
-            return Err(Invalid::new("--role", "viewer", cure));
-        }
-        let refs = several::<RefPattern>("--ref", &self.refs)?;
-        let events = several::<EventName>("--event", &self.events)?;
-        Ok(SetSecretRequest {
-            name: name.to_string(),
-            value: None,
-            role: role.map(|role| role.to_string()),
-            refs: refs.map(|patterns| SecretRefs { patterns }),
-            events: events.map(|names| SecretEvents { names }),
-        })
-    }
-}
-
-/// What a flag that may be given several times says; `None`: nothing.
-fn several<T>(flag: &str, all: &[String]) -> Result<Option<Vec<String>>, Invalid>
-where
-    T: std::str::FromStr<Err = Invalid> + ToString,
-{
-    match all {
-        [] => Ok(None),
-        [one] if one == "none" => Ok(Some(Vec::new())),
-        all if all.iter().any(|one| one == "none") => {
-            Err(Invalid::new(flag, "none", "it takes all away, and stands alone"))
-        }
-        all => {
-            all.iter().map(|one| Ok(of_flag::<T>(flag, one)?.to_string())).collect::<Result<_, _>>().map(Some)
-        }
-    }
+/// A request that says who may use it, without a value.
+fn request(who: &Who, name: &SecretName) -> Result<SetSecretRequest, Invalid> {
+    let Said { role, refs, events } = who.said()?;
+    Ok(SetSecretRequest { name: name.to_string(), value: None, role, refs, events })
 }
 
 /// The value, from wherever it comes.
@@ -337,7 +287,7 @@ mod tests {
     #[test]
     fn what_isnt_said_of_a_rule_isnt_sent_and_none_takes_away() {
         let name = "npm".parse().unwrap();
-        let sent = |who: Who| who.request(&name).unwrap();
+        let sent = |who: Who| request(&who, &name).unwrap();
         assert_eq!(sent(who(None, &[], &[])), SetSecretRequest { name: "npm".into(), ..Default::default() });
         let all = sent(who(Some("publisher"), &["refs/heads/main", "refs/tags/v*"], &["none"]));
         assert_eq!(all.role.as_deref(), Some("publisher"));
@@ -350,7 +300,7 @@ mod tests {
             (who(None, &["none", "refs/heads/main"], &[]), "stands alone"),
             (who(None, &[], &["pull_request_target"]), "what strangers send"),
         ] {
-            let error = wrong.request(&name).unwrap_err().to_string();
+            let error = request(&wrong, &name).unwrap_err().to_string();
             assert!(error.starts_with("--") && error.contains(said), "{error}");
         }
     }

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: Args, setup: &Setup) -> Result<Exit> {
         out.lines(origins(&build));
         out.lines(lines_of_build(&build));
         out.lines(gate_line(&build, platform_jobs(&build)));
+        out.lines(sign_line(&build));
         out.lines(history(&build));
         out.lines(summary(&build, &[], now));
     }
@@ -120,6 +121,13 @@ fn gate_line(build: &Build, jobs: Vec<&Job>) -> Option<String> {
     };
     let ends = [PASSED, FAILED].into_iter().filter_map(with).collect::<String>();
     Some(harmless(&format!("gate {}{ends}", first_line(gate, 200))))
+}
+
+/// By which key what it publishes is signed.
+fn sign_line(build: &Build) -> Option<String> {
+    let key = build.spec.as_ref().map(|spec| &spec.sign).filter(|key| !key.is_empty())?;
+    let signed = if build.state == "succeeded" { "signed" } else { "to be signed" };
+    Some(harmless(&format!("{signed} by {key}")))
 }
 
 /// What can't be seen in the end alone: attempts that came to nothing, and why a platform was emulated.

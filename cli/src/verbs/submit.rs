@@ -181,6 +181,11 @@ pub(crate) async fn run(mut args: Args, setup: &Setup) -> Result<Exit> {
         let text = "this farm is older and runs no gates, so the build was cancelled; have the farm updated";
         return Err(Error::Farm(text.to_owned()));
     }
+    if plan.sign.is_some() && build.spec.as_ref().is_some_and(|spec| spec.sign.is_empty()) {
+        calls::cancel(&client, &build.id).await?;
+        display.finish(None, Vec::new());
+        return Err(Error::Farm(calls::UNSIGNED.to_owned()));
+    }
     let upload = UploadJson {
         files: source.files,
         new_files: uploaded.new_files,

@@ -6,10 +6,12 @@
 //! digest, and a repeated put is no change. A build of one platform may ask for its manifest in the place of an index
 //! ([`alone`]): then these are the bytes that its worker pushed.
 
+pub mod bundle;
 pub mod cut;
 pub mod mirror;
 pub mod referrer;
 pub mod removal;
+pub mod signature;
 
 use std::collections::BTreeMap;
 

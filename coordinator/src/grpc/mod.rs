@@ -39,6 +39,7 @@ use farm_proto::v1::project_service_server::ProjectServiceServer;
 use farm_proto::v1::registry_service_server::RegistryServiceServer;
 use farm_proto::v1::secret_service_server::SecretServiceServer;
 use farm_proto::v1::sign_in_service_server::SignInServiceServer;
+use farm_proto::v1::signing_service_server::SigningServiceServer;
 use farm_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use farm_proto::v1::trust_service_server::TrustServiceServer;
 use farm_proto::v1::worker_service_server::WorkerServiceServer;
@@ -108,6 +109,8 @@ pub(crate) async fn serve(
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let git_logins = GitServiceServer::new(people::GitLogins::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
+    let signing_keys = SigningServiceServer::new(people::SigningKeys::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let sign_in = SignInServiceServer::new(people::SignIn::new(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_TRUST_MESSAGE);
     let hooks = HookServiceServer::new(hooks::Hooks::new(Arc::clone(&shared)))
@@ -141,6 +144,7 @@ pub(crate) async fn serve(
         .add_service(secrets)
         .add_service(logins)
         .add_service(git_logins)
+        .add_service(signing_keys)
         .add_service(sign_in)
         .add_service(hooks)
         .add_service(notices)

@@ -42,6 +42,10 @@ pub enum Action {
     ManageSecrets,
     /// Give the project logins of its own at registries and for git.
     ManageLogins,
+    /// See by which keys the project signs, and who may have things signed by them.
+    ReadSigningKeys,
+    /// Set and remove keys by which the project signs, and say who may have things signed by them.
+    ManageSigningKeys,
     /// See the project's webhooks and what was delivered, without secrets, addresses and bodies.
     ReadHooks,
     /// Let what a fork proposes be built.
@@ -108,9 +112,12 @@ impl Action {
             | Self::ReadFarm
             | Self::ListProjects
             | Self::ManageTokens => Needs::Identity,
-            Self::ReadBuilds | Self::ReadImages | Self::ReadMembers | Self::ReadHooks | Self::ReadNotices => {
-                Needs::Role(Role::Viewer)
-            }
+            Self::ReadBuilds
+            | Self::ReadImages
+            | Self::ReadMembers
+            | Self::ReadSigningKeys
+            | Self::ReadHooks
+            | Self::ReadNotices => Needs::Role(Role::Viewer),
             Self::Submit | Self::Cancel | Self::ReadSecrets => Needs::Role(Role::Builder),
             Self::Approve => Needs::Role(Role::Publisher),
             // Of a tag that is moved the image stays, and it can be moved back: of one that is removed nothing does.
@@ -119,6 +126,7 @@ impl Action {
             | Self::ManageTrusts
             | Self::ManageSecrets
             | Self::ManageLogins
+            | Self::ManageSigningKeys
             | Self::ManageHooks
             | Self::ManageNotices
             | Self::ReadAudit => Needs::Role(Role::Admin),
@@ -153,6 +161,8 @@ impl Action {
             Self::ReadSecrets => "see which secrets the project keeps",
             Self::ManageSecrets => "manage the project's secrets",
             Self::ManageLogins => "manage the project's logins at registries and for git",
+            Self::ReadSigningKeys => "see by which keys the project signs",
+            Self::ManageSigningKeys => "manage the keys by which the project signs",
             Self::ReadHooks => "see the project's webhooks and what became of deliveries",
             Self::Approve => "approve pull requests of forks",
             Self::ManageHooks => "manage the project's webhooks",
@@ -256,6 +266,9 @@ pub const METHODS: &[(&str, Action)] = &[
     ("/farm.v1.GitService/SetGitLogin", Action::ManageLogins),
     ("/farm.v1.GitService/ListGitLogins", Action::ManageLogins),
     ("/farm.v1.GitService/RemoveGitLogin", Action::ManageLogins),
+    ("/farm.v1.SigningService/ListSigningKeys", Action::ReadSigningKeys),
+    ("/farm.v1.SigningService/SetSigningKey", Action::ManageSigningKeys),
+    ("/farm.v1.SigningService/RemoveSigningKey", Action::ManageSigningKeys),
     ("/farm.v1.HookService/ListHooks", Action::ReadHooks),
     ("/farm.v1.HookService/ListDeliveries", Action::ReadHooks),
     ("/farm.v1.HookService/GetHookRules", Action::ReadHooks),

@@ -9,6 +9,7 @@ use farm_store::machines::leader::Epoch;
 use farm_store::notices::registered::NoticeKey;
 use farm_store::people::git_logins::GitLoginId;
 use farm_store::people::logins::LoginKey;
+use farm_store::people::signing_keys::SigningKeyKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +94,8 @@ async fn reseal(shared: &Shared, epoch: Epoch) -> Result<Stuck, StoreError> {
         + reseal_git_logins(shared, epoch, &older, &mut stuck).await?
         + reseal_hooks(shared, epoch, &older, &mut stuck).await?
         + reseal_tokens(shared, epoch, &older, &mut stuck).await?
-        + reseal_notices(shared, epoch, &older, &mut stuck).await?;
+        + reseal_notices(shared, epoch, &older, &mut stuck).await?
+        + reseal_signing_keys(shared, epoch, &older, &mut stuck).await?;
     if done > 0 {
         tracing::info!(done, by = %newest, "sealed anew");
     }
@@ -279,6 +281,32 @@ async fn reseal_notices(
                 Ok(new) => done += usize::from(shared.loops.reseal_notice_key(epoch, &old, &new).await?),
                 Err(why) => stuck
                     .add(|| format!("where notice {} of project {} goes ({why})", old.notice, old.project)),
+            }
+            last = Some(old);
+        }
+    }
+}
+
+/// Those of projects' signing keys; gives how many.
+async fn reseal_signing_keys(
+    shared: &Shared,
+    epoch: Epoch,
+    older: &[String],
+    stuck: &mut Stuck,
+) -> Result<usize, StoreError> {
+    let (mut done, mut last): (_, Option<SigningKeyKey>) = (0, None);
+    loop {
+        let after = last.as_ref().map(|of| (of.project, &of.name));
+        let found = shared.loops.signing_key_keys_by(older, after, BATCH).await?;
+        if found.is_empty() {
+            return Ok(done);
+        }
+        for old in found {
+            match shared.keyring.reseal(Owner::Signing(old.project, &old.name, old.version), &old.key) {
+                Ok(new) => done += usize::from(shared.loops.reseal_signing_key(epoch, &old, &new).await?),
+                Err(why) => {
+                    stuck.add(|| format!("signing key {} of project {} ({why})", old.name, old.project))
+                }
             }
             last = Some(old);
         }

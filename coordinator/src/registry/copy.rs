@@ -238,15 +238,20 @@ impl By<'_> {
     ///
     /// # Errors
     /// The registry refuses or can't be reached.
-    pub async fn put_blob(&self, repository: &Repository, blob: &'static [u8]) -> Result<(), RegistryError> {
+    pub async fn put_blob(
+        &self,
+        repository: &Repository,
+        blob: impl Into<Bytes>,
+    ) -> Result<(), RegistryError> {
+        let blob = blob.into();
+        let (digest, left) = (Digest::of(&blob), u64::try_from(blob.len()).unwrap_or(u64::MAX));
         let limit = self.registries.timeout;
         let place = self.begin_upload(repository).await?;
         let (pieces, waiting) = mpsc::channel(1);
         // There is room for it.
-        let _ = pieces.try_send(Ok(Bytes::from_static(blob)));
+        let _ = pieces.try_send(Ok(blob));
         drop(pieces);
-        let left = u64::try_from(blob.len()).unwrap_or(u64::MAX);
-        let upload = self.upload(repository, place, Digest::of(blob), Pieces { waiting, left });
+        let upload = self.upload(repository, place, digest, Pieces { waiting, left });
         timeout(limit, upload).await.unwrap_or_else(|_| Err(RegistryError::timeout(repository, limit)))
     }
 

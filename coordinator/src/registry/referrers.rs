@@ -165,7 +165,8 @@ impl By<'_> {
                 return;
             }
             let list = match lists {
-                true => self.list(repository, *subject, finding).await,
+                // What it may be for is looked for at its tag.
+                true => self.list(repository, *subject, finding).await.ok().flatten(),
                 false => None,
             };
             lists = list.is_some();
@@ -201,26 +202,54 @@ impl By<'_> {
         }
     }
 
+    /// What refers to an image of a repository, as its registry lists it, or else the list under its tag for that.
+    ///
+    /// # Errors
+    /// The registry refuses or can't be reached; or what lies under that tag is no list.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: Digest,
+    ) -> Result<Vec<Entry>, RegistryError> {
+        let list = match self.list(repository, subject, &mut Finding::default()).await? {
+            Some(list) => Some(list),
+            None => self.manifest(repository, &fallback_tag(subject)).await?.map(|list| list.bytes),
+        };
+        let all = list.as_deref().map(entries).transpose();
+        Ok(all.map_err(|error| RegistryError::rejected(repository, error.to_string()))?.unwrap_or_default())
+    }
+
     /// What the registry itself lists; `None`: it lists nothing of any image.
-    async fn list(&self, repository: &Repository, subject: Digest, finding: &mut Finding) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// It can't be reached, or something is wrong with it that may pass.
+    async fn list(
+        &self,
+        repository: &Repository,
+        subject: Digest,
+        finding: &mut Finding,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
         let path = format!("referrers/{subject}");
         let asked = Asked { accept: &[OCI_INDEX], ..Asked::get(&path, MAX_MANIFEST) };
         let note = |lists| self.registries.memory.note_lists(repository.registry(), lists);
-        let answer = match self.tell(repository, &asked).await {
-            Ok(Told::Answer(answer)) => answer,
-            // Whoever lists them has an empty list of what nothing refers to.
-            Ok(Told::No(refusal)) if refusal.status == StatusCode::NOT_FOUND => {
-                note(false);
-                return None;
+        let answer = match self.tell(repository, &asked).await? {
+            Told::Answer(answer) => answer,
+            Told::No(refusal) if refusal.may_pass() => {
+                return Err(RegistryError::of(repository, &refusal, &self.whose));
             }
-            Ok(Told::No(_)) | Err(_) => return None,
+            // Whoever lists them has an empty list of what nothing refers to.
+            Told::No(refusal) if refusal.status == StatusCode::NOT_FOUND => {
+                note(false);
+                return Ok(None);
+            }
+            Told::No(_) => return Ok(None),
         };
         // A page for people, say, is what some have in the place of it.
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let lists = kind.split(';').next().map(str::trim) == Some(OCI_INDEX);
         note(lists);
         if !lists {
-            return None;
+            return Ok(None);
         }
         if answer.headers.contains_key(LINK) {
             finding.leave_out(
@@ -228,7 +257,7 @@ impl By<'_> {
                 "the registry lists it on further pages",
             );
         }
-        Some(answer.body)
+        Ok(Some(answer.body))
     }
 
     async fn listed_one(

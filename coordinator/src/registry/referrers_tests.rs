@@ -139,6 +139,30 @@ async fn a_registry_that_asks_to_be_left_alone_is_sent_nothing_more() {
         let error = by.manifest(&at, "1").await.unwrap_err();
         assert!(error.is_transient() && error.message.contains("left alone"), "{error}");
     }
-    assert!(by.put_blob(&at, b"{}").await.is_err() && by.mount_blob(&at, subject(), &at).await.is_err());
+    assert!(by.put_blob(&at, &b"{}"[..]).await.is_err() && by.mount_blob(&at, subject(), &at).await.is_err());
     assert_eq!(asked.lock().unwrap().len(), sent);
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_is_what_its_registry_lists_or_else_its_tag_and_trouble_is_no_empty_list() {
+    let entry = Entry::of_attestation(ARTIFACT);
+    let list = listed(None, &entry).unwrap().unwrap();
+    let list = String::from_utf8(list).unwrap();
+    for place in ["referrers/", "manifests/"] {
+        let list = list.clone();
+        let (at, _) = registry(move |what| match what.contains(place) {
+            true => (200, format!("Content-Type: {OCI_INDEX}\r\n"), list.clone()),
+            false => bare(404),
+        })
+        .await;
+        assert_eq!(
+            registries().farm().referrers(&at, subject()).await.unwrap(),
+            std::slice::from_ref(&entry)
+        );
+    }
+    let (at, _) = registry(|_| bare(404)).await;
+    assert!(registries().farm().referrers(&at, subject()).await.unwrap().is_empty());
+    // Else what is there already would be put once more.
+    let (at, _) = registry(|what| bare(if what.contains("referrers/") { 503 } else { 404 })).await;
+    assert!(registries().farm().referrers(&at, subject()).await.unwrap_err().is_transient());
 }

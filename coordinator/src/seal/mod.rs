@@ -11,7 +11,8 @@ mod keyring;
 use std::fmt;
 
 use farm_types::{
-    BuildId, GitPlace, HookId, MountId, NoticeId, ProjectId, RegistryHost, SecretName, ValueType,
+    BuildId, GitPlace, HookId, MountId, NoticeId, ProjectId, RegistryHost, SecretName, SigningKeyName,
+    ValueType,
 };
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use uuid::Uuid;
@@ -39,6 +40,8 @@ pub enum Owner<'a> {
     Token(ProjectId, HookId, Uuid),
     /// Of where a notice goes and what it is signed by, by the version of that.
     Notice(ProjectId, NoticeId, Uuid),
+    /// Of one version of a key by which a project signs.
+    Signing(ProjectId, &'a SigningKeyName, Uuid),
 }
 
 impl Owner<'_> {
@@ -85,6 +88,13 @@ impl Owner<'_> {
                 project.as_uuid().as_bytes(),
                 notice.as_uuid().as_bytes(),
                 version.as_bytes(),
+            ]
+            .concat(),
+            Self::Signing(project, name, version) => [
+                &b"farm signing key"[..],
+                project.as_uuid().as_bytes(),
+                version.as_bytes(),
+                name.as_str().as_bytes(),
             ]
             .concat(),
         }
@@ -258,6 +268,28 @@ mod tests {
             Owner::Hook(project, HookId::generate(), secret),
             Owner::Hook(project, hook, Uuid::new_v4()),
             Owner::Token(project, hook, secret),
+        ] {
+            assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_signing_key_is_of_its_project_its_name_and_its_version() {
+        let keyring = Keyring::from_text(&keyring::new_line()).unwrap();
+        let (project, name, version) =
+            (ProjectId::generate(), "release".parse::<SigningKeyName>().unwrap(), Uuid::new_v4());
+        let (key, sealed_key) = keyring.new_data_key(Owner::Signing(project, &name, version));
+        let sealed = key.seal_one(b"hunter22");
+        let again = keyring.open(Owner::Signing(project, &name, version), &sealed_key).unwrap();
+        assert_eq!(&*again.open_one(&sealed).unwrap(), b"hunter22");
+        let other_name: SigningKeyName = "release2".parse().unwrap();
+        // Not as a secret either, which is lent.
+        let secret: SecretName = "release".parse().unwrap();
+        for other in [
+            Owner::Signing(ProjectId::generate(), &name, version),
+            Owner::Signing(project, &other_name, version),
+            Owner::Signing(project, &name, Uuid::new_v4()),
+            Owner::Secret(project, &secret, 1),
         ] {
             assert_eq!(keyring.open(other, &sealed_key).unwrap_err(), Unopened::Forged, "{other:?}");
         }

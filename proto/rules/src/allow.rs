@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use farm_types::{Invalid, RegistryHost, RepositoryPrefix, SecretName, TagPattern};
+use farm_types::{Invalid, RegistryHost, RepositoryPrefix, SecretName, SigningKeyName, TagPattern};
 
 use crate::plan::Plan;
 use crate::problem::{Position, Problem, Problems};
@@ -18,6 +18,8 @@ pub struct Allowed {
     pub protected: Vec<TagPattern>,
     /// The project's secrets that it may use.
     pub secrets: BTreeSet<SecretName>,
+    /// The project's signing keys by which it may have things signed.
+    pub signing_keys: BTreeSet<SigningKeyName>,
     /// A fork proposes it, which is given no secret whatever anybody allows.
     pub is_fork: bool,
 }
@@ -74,6 +76,12 @@ impl Plan {
                     }
                 };
                 refuse(image.places.secrets, &image.name, "secrets", name.to_string(), cure.to_owned());
+            }
+            let key = wanted.sign.as_ref().filter(|_| !wanted.tags.is_empty());
+            if let Some(name) = key.filter(|name| !allowed.signing_keys.contains(*name)) {
+                let cure = "the project has no such signing key for this ref and event; let an admin of it say what is signed by it (farm \
+                            signing-key rule), or give this event no tags";
+                refuse(image.places.sign, &image.name, "sign", name.to_string(), cure.to_owned());
             }
         }
         Problems::of(all)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farm_types::pattern::PatternSet;
 use farm_types::spec::Verify;
-use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, Repository, SecretName};
+use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, Repository, SecretName, SigningKeyName};
 
 use crate::cron::Cron;
 use crate::names::NamePatterns;
@@ -78,6 +78,8 @@ pub struct Image {
     pub verify: Option<Verify>,
     /// `--gate`.
     pub gate: Option<Gate>,
+    /// `--sign`.
+    pub sign: Option<SigningKeyName>,
     /// Whether a newer build of a ref ends older ones; `None`: of branches and pull requests, and not of tags.
     pub supersede: Option<bool>,
     /// The images that are to be built before.
@@ -93,6 +95,8 @@ pub struct Places {
     pub tags: Position,
     /// `secrets`.
     pub secrets: Position,
+    /// `sign`.
+    pub sign: Position,
 }
 
 /// What an image is built upon. Within an event all that is said has to hold.

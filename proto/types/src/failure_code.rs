@@ -510,6 +510,11 @@ codes! {
         User: "with `--if-unchanged`: the tag was moved by somebody else since the build was asked for, and stays",
             "look at it with `farm inspect` and `farm history`, and submit again";
     }
+    SigningKeyGone = "signing_key_gone", Publishing {
+        User: "what the build publishes was to be signed (`--sign`), and the project's key for that was removed or replaced since the build was \
+            accepted; no tag was moved",
+            "`farm retry BUILD` signs by the key that has the name now; `farm signing-key ls` lists those that there are";
+    }
     CopiedImageMissing = "copied_image_missing", Publishing {
         User: "what was to be copied isn't there",
             "what the message names: the image by its digest, or a tag that is there";

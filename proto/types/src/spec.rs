@@ -16,6 +16,7 @@ use crate::mounts::Mounts;
 use crate::packaging::{MediaTypes, Packaging, Placement};
 use crate::platform::Platform;
 use crate::run_options::RunOptions;
+use crate::signing::SigningKeyName;
 use crate::snapshot::SnapshotRef;
 
 pub use crate::emulation::{Emulation, parse_duration, parse_duration_within};
@@ -105,6 +106,9 @@ pub struct BuildSpec {
     /// `--gate`: what each platform's image has to pass before it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
+    /// `--sign`: by which key of its project what it publishes is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign: Option<SigningKeyName>,
 }
 
 /// What a build is for.
@@ -229,6 +233,7 @@ impl BuildSpec {
             packaging: Packaging::default(),
             expected: Vec::new(),
             gate: None,
+            sign: None,
         }
     }
 
@@ -289,6 +294,16 @@ impl BuildSpec {
         let Some(gate) = self.gate.as_ref().filter(|_| self.tags.is_empty()) else { return Ok(()) };
         let cure = "a gate is run in what was pushed, and this build pushes nothing; name a tag (-t), or leave the gate out";
         Err(Invalid::new("gate", gate.shown(), cure))
+    }
+
+    /// Refuses a signature where nothing is published that it could be of.
+    ///
+    /// # Errors
+    /// There is to be one.
+    pub fn check_sign(&self) -> Result<(), Invalid> {
+        let Some(key) = self.sign.as_ref().filter(|_| self.tags.is_empty()) else { return Ok(()) };
+        let cure = "what is published is signed, and this build publishes nothing; name a tag (-t), or leave the key out";
+        Err(Invalid::new("signing key", key.as_str(), cure))
     }
 
     /// Refuses a login for a registry that is pushed to: what is pushed there is published by the project's login or the farm's, after

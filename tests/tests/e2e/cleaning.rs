@@ -7,6 +7,7 @@ use farm_tests::process::run;
 
 use crate::gate::Gate;
 use crate::retrying::{context, half, platform};
+use crate::signing::{cosign, signatures, signed_by_hand};
 use crate::support::*;
 
 fn psql(farm: &Farm, sql: &str) -> String {
@@ -41,6 +42,12 @@ fn what_nobody_needs_is_removed_and_what_a_tag_needs_stays_whoever_put_it() {
     run(Command::new("skopeo")
         .args(["copy", "--src-tls-verify=false", "--dest-tls-verify=false"])
         .args(copy));
+    // What is about an image goes with it, and only then.
+    cosign(&farm, &["generate-key-pair"]).ok();
+    for digest in [&garbage, &of_use] {
+        signed_by_hand(&farm, "cosign.key", &format!("{repository}@{digest}"));
+        assert_eq!(signatures(&tag, digest), [1, 1]);
+    }
     let gate = Gate::new();
     let published = context(&gate);
     let args = ["submit", published.text(), "-t", &tag, "--platform", "linux/amd64,linux/arm64"];
@@ -64,6 +71,9 @@ fn what_nobody_needs_is_removed_and_what_a_tag_needs_stays_whoever_put_it() {
         (psql(&farm, fates) == "kept,kept,kept,removed").then_some(())
     });
     assert_eq!(digest_of(&raw(&format!("{repository}:theirs")).unwrap()), of_use);
+    assert_eq!(signatures(&tag, &of_use), [1, 1]);
+    assert_eq!(signatures(&tag, &garbage), [0, 0]);
+    assert_eq!(raw(&format!("{repository}:{}", garbage.replace(':', "-"))), None);
     assert_eq!(raw(&tag).unwrap(), index_before);
     for child in children.as_array().unwrap() {
         assert!(raw(&format!("{repository}@{}", child["digest"].as_str().unwrap())).is_some());

@@ -114,6 +114,10 @@ fn a_push_is_built_by_the_rules_of_its_commit_and_a_late_one_moves_nothing_back(
     for (file, said) in [
         (rules(&at, "  bad:\n    contxt: x\n"), ".farm.yaml: 16:5: images.bad"),
         (rules(&at, "  key:\n    secrets: {npm: npm}\n"), "no such secret"),
+        (
+            rules(&at, &format!("  own:\n    sign: release\n    destinations: [{at}/own]\n    tags: [x]\n")),
+            "no such signing key",
+        ),
     ] {
         let commit = host.commit(&[(".farm.yaml", &file)]);
         forge.deliver(&commit, "push", &push(&host, &commit));

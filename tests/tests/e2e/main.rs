@@ -86,6 +86,7 @@ mod secrets;
 mod several_coordinators;
 mod sick;
 mod signals;
+mod signing;
 mod ssh;
 mod ssh_server;
 mod staging;

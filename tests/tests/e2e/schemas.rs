@@ -72,8 +72,7 @@ fn what_json_prints_is_what_the_schema_says() {
     fits("builds", &farm.cli(&["builds", "--json"]).ok());
     fits("workers", &farm.cli(&["workers", "--json"]).ok());
     let file = context.path().join("rules.yaml");
-    let images =
-        "{a: {on: [push], destinations: [r.example/a], tags: [x, latest], secrets: [s]}, b: {on: [tag]}}";
+    let images = "{a: {on: [push], destinations: [r.example/a], tags: [x, latest], secrets: [s], sign: k}, b: {on: [tag]}}";
     std::fs::write(&file, format!("{{version: 1, images: {images}}}")).unwrap();
     let explain = ["rules", "explain", "-f", file.to_str().unwrap(), "--ref", "refs/heads/x", "--json"];
     fits("rules-plan", &farm.cli(&explain).ok());
@@ -112,6 +111,9 @@ fn what_json_prints_of_people_is_what_the_schema_says() {
     farm.cli(&["token", "revoke", made["token"]["id"].as_str().unwrap()]).ok();
     fits("tokens", &farm.cli(&["token", "ls", "--json"]).ok());
     fits("projects", &farm.cli(&["project", "ls", "--json"]).ok());
+    fits("signing_keys", &farm.cli(&["signing-key", "ls", "--json"]).ok());
+    farm.cli(&["signing-key", "generate", "release", "--ref", "refs/heads/main"]).ok();
+    fits("signing_keys", &farm.cli(&["signing-key", "ls", "--json"]).ok());
     fits("project", &farm.cli(&["project", "show", "web", "--json"]).ok());
     fits("members", &farm.cli(&["member", "ls", "--project", "web", "--json"]).ok());
     fits("audit", &farm.cli(&["audit", "--all", "--json"]).ok());

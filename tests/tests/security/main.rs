@@ -18,6 +18,7 @@ mod project_secrets;
 mod quotas;
 mod revoking;
 mod secrets;
+mod signing_keys;
 mod staging;
 mod team;
 mod walk;

@@ -87,6 +87,7 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.HookService/GetHookRules",
             "farm.v1.NoticeService/ListNotices",
             "farm.v1.HookService/GetProposal",
+            "farm.v1.SigningService/ListSigningKeys",
         ],
     ),
     (
@@ -130,6 +131,8 @@ const DOORS: &[(Door, &[&str])] = &[
             "farm.v1.GitService/SetGitLogin",
             "farm.v1.GitService/ListGitLogins",
             "farm.v1.GitService/RemoveGitLogin",
+            "farm.v1.SigningService/SetSigningKey",
+            "farm.v1.SigningService/RemoveSigningKey",
             "farm.v1.HookService/AddHook",
             "farm.v1.HookService/TestHook",
             "farm.v1.HookService/Redeliver",

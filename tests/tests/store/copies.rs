@@ -116,6 +116,7 @@ async fn a_copy_has_its_place_among_builds_and_the_same_when_it_is_retried() {
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: Duration::from_secs(60),

@@ -277,6 +277,7 @@ async fn a_build_that_is_not_built_within_its_timeout_fails_and_is_stopped_and_o
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: Duration::from_secs(3600),

@@ -305,6 +305,7 @@ async fn a_retry_takes_nothing_over_that_is_being_removed_and_what_it_takes_over
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: LEASE,

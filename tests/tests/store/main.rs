@@ -43,6 +43,7 @@ mod sealing;
 mod secrets;
 mod sick;
 mod signing_in;
+mod signing_keys;
 mod silence;
 mod staging;
 mod statuses;

@@ -114,6 +114,7 @@ async fn a_retry_inherits_what_is_known() {
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: LEASE,

@@ -78,6 +78,7 @@ async fn so_many_builds_are_taken_within_a_minute_retries_included_and_who_comes
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: LEASE,

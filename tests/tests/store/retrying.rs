@@ -25,6 +25,7 @@ pub fn retry_of(build: Submitted, key: &str, failed_only: bool) -> Retry {
         gone: Vec::new(),
         protected: false,
         mounts: None,
+        signing: None,
         by: tester(),
         submitter: Default::default(),
         queue_limit: LEASE,

@@ -137,6 +137,10 @@ pub struct Args {
     #[arg(long, value_name = "COMMAND")]
     pub(super) gate: Option<String>,
 
+    /// Sign what is published by this key of the project (farm signing-key), as cosign does, before tags move
+    #[arg(long, value_name = "KEY")]
+    pub(super) sign: Option<String>,
+
     /// Give COPY --from=NAME and FROM NAME another source
     #[arg(long, value_name = "NAME=FOLDER|URL|docker-image://IMAGE")]
     pub(super) build_context: Vec<String>,
@@ -249,6 +253,7 @@ Examples:
   farm submit . -t localhost:5002/app:latest --secret id=npm,src=.npmrc
   farm submit . -t localhost:5002/app:latest --ssh default
   farm submit . -t localhost:5002/app:latest --gate 'python -m app.check'
+  farm submit . -t registry.example/app:1.4 --sign release
 
 Flags mean what they mean to `docker buildx build`. What differs:
   Without --output, --load and --push the result is pushed to the registries of the tags.

@@ -43,6 +43,9 @@ pub(super) struct DryRun {
     /// What each platform's image has to pass before that; left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     gate: Option<String>,
+    /// By which key of the project it would be signed; left out where it isn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sign: Option<String>,
     /// What the tags would point to if there is one platform: index or manifest.
     single_platform: &'static str,
     /// Where the result would go besides.
@@ -122,7 +125,8 @@ impl DryRun {
             part(platform, &runs, spec.emulation, workers)
         };
         let parts = spec.platforms.iter().map(part).collect();
-        let BuildSpec { tags, target, build_args, dockerfile, single_platform, mounts, gate, .. } = spec;
+        let BuildSpec { tags, target, build_args, dockerfile, single_platform, mounts, gate, sign, .. } =
+            spec;
         let mut engines = giving.engines().iter();
         let outputs = plan.wanted.asked.iter().map(|asked| match &asked.sink {
             Sink::Load { .. } => {
@@ -152,6 +156,7 @@ impl DryRun {
             platforms: parts,
             tags: tags.iter().map(ToString::to_string).collect(),
             gate: gate.map(|gate| gate.to_string()),
+            sign: sign.map(|key| key.to_string()),
             single_platform: single_platform.as_str(),
             build_args: build_args.into_keys().collect(),
             registry_logins: mounts.logins.iter().map(ToString::to_string).collect(),
@@ -205,6 +210,7 @@ impl DryRun {
             .collect();
         out.extend(columns(&rows));
         out.extend(self.gate.iter().map(|gate| format!("would have to pass {}", first_line(gate, 200))));
+        out.extend(self.sign.iter().map(|key| format!("would be signed by {key}")));
         let form = if self.single_platform == "manifest" { "  as a plain manifest" } else { "" };
         out.extend(self.tags.iter().map(|tag| format!("would publish {tag}{form}")));
         out.extend(self.outputs.iter().map(|output| match (&output.dest, &output.engine) {

@@ -12,7 +12,8 @@ use farm_types::snapshot::{ROOT_CONTEXT, named_root};
 use farm_types::spec::{Call, NamedContext, Purpose, Verify, parse_duration};
 use farm_types::{
     BuildSpec, ContextName, Digest, Emulation, Entitlement, Entitlements, FetchSpec, Gate, ImageRef,
-    ImageTag, Invalid, Lfs, Platform, Provenance, PullMode, RunOptions, SinglePlatform, SnapshotRef, Take,
+    ImageTag, Invalid, Lfs, Platform, Provenance, PullMode, RunOptions, SigningKeyName, SinglePlatform,
+    SnapshotRef, Take,
 };
 use tempfile::TempDir;
 
@@ -70,6 +71,7 @@ pub(super) struct Plan {
     /// `None`: as the project says.
     pub(super) verify: Option<Verify>,
     pub(super) gate: Option<Gate>,
+    pub(super) sign: Option<SigningKeyName>,
     named_contexts: BTreeMap<String, NamedContext>,
     /// `None`: as the project says.
     pub(super) emulation: Option<Emulation>,
@@ -195,6 +197,8 @@ impl Plan {
         let gate = args.gate.as_deref().map(str::parse::<Gate>).transpose().map_err(|e| flag("--gate", e))?;
         // As with buildx, a question has no use for it.
         let gate = gate.filter(|_| asked.is_none());
+        let sign = args.sign.as_deref().map(str::parse::<SigningKeyName>).transpose();
+        let sign = sign.map_err(|e| flag("--sign", e))?.filter(|_| asked.is_none());
         if let (Some(false), Some(tag), false) =
             (args.push, args.tag.first(), args.load || !args.output.is_empty())
         {
@@ -284,6 +288,7 @@ impl Plan {
             single_platform,
             verify,
             gate,
+            sign,
             named_contexts,
             emulation,
             timeout_ms,
@@ -348,9 +353,11 @@ impl Plan {
             packaging: self.packaging.clone(),
             expected: Vec::new(),
             gate: self.gate.clone(),
+            sign: self.sign.clone(),
         };
         self.wanted.complete(&mut spec)?;
         spec.check_gate().map_err(|e| flag("--gate", e))?;
+        spec.check_sign().map_err(|e| flag("--sign", e))?;
         spec.check_logins()?;
         Ok(spec)
     }

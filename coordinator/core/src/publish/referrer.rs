@@ -15,7 +15,7 @@ use super::{Descriptor, OCI_INDEX, OCI_MANIFEST};
 /// The type of an artifact that is an attestation.
 pub const ATTESTATION: &str = "application/vnd.docker.attestation.manifest.v1+json";
 /// The type of a config that says nothing.
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// That config (image-spec, "Guidance for an Empty Descriptor").
 pub const EMPTY_CONFIG: &[u8] = b"{}";
 /// A list of referrers of so many entries is long enough to be somebody's mistake.

@@ -9,18 +9,19 @@ use farm_store::builds::record::BuildRecord;
 use farm_store::builds::submit::NewBuild;
 use farm_store::hooks::approvals::UNAPPROVED;
 use farm_store::hooks::builds::OfDelivery;
+use farm_store::people::signing_keys::SIGNING_KEY_CHANGED;
 use farm_store::work::decide::PublishLimit;
 use farm_types::{BuildId, BuildSpec, ImageRef, Invalid, ProjectId, SnapshotRef};
 use tonic::Status;
 
-use super::{given, mounts};
+use super::{given, mounts, signing};
 use crate::dockerfile;
 use crate::grpc::status;
 use crate::people::Member;
 use crate::people::accesses::check_pull;
 use crate::shared::Shared;
 
-/// So often a build is tried whose project's secrets are changed at the same moment.
+/// So often a build is tried whose project's secrets, or signing key, are changed at the same moment.
 pub(super) const SECRET_TRIES: usize = 5;
 
 /// What is asked for.
@@ -60,6 +61,7 @@ pub(crate) async fn accept(
         project: member.project,
         id: BuildId::generate(),
         mounts: None,
+        signing: None,
         idempotency_key: asked.idempotency_key,
         spec,
         runs,
@@ -78,11 +80,14 @@ pub(crate) async fn accept(
     let mut tries = 1;
     let submitted = loop {
         new.mounts = mounts::seal(shared, member, new.id, &new.spec.mounts, &asked.values).await?;
+        new.signing = signing::find(shared, member, &new.spec).await?;
         if is_new && tries == 1 {
             given::verify(shared, member.project, &new.spec.mounts, &asked.values).await?;
         }
         match shared.store.submit(&new).await {
-            Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+            Err(StoreError::Stale(SECRET_CHANGED | SIGNING_KEY_CHANGED)) if tries < SECRET_TRIES => {
+                tries += 1
+            }
             // It is looked at again by whoever has asked.
             Err(StoreError::Stale(UNAPPROVED)) => {
                 return Err(Status::aborted(format!("superseded: {UNAPPROVED}")));

@@ -4,9 +4,11 @@
 pub mod accept;
 pub(super) mod agents;
 mod given;
+mod guarded;
 pub(super) mod mounts;
 pub mod outputs;
 mod page;
 mod retry;
 mod secrets;
 pub mod service;
+mod signing;

@@ -13,7 +13,7 @@ use farm_types::mounts::{GivenLogin, MOST_MOUNTED_BYTES, MOST_SECRET_BYTES, MOST
 use farm_types::{BuildId, Invalid, MountId, Mounts, ValueType};
 use tonic::Status;
 
-use super::secrets;
+use super::{secrets, signing};
 use crate::grpc::status;
 use crate::people::Member;
 use crate::seal::{Owner, Unopened};
@@ -156,7 +156,8 @@ pub(super) fn check_again(
     )))
 }
 
-/// Refuses to take a build's source from anybody but whoever submitted it, if it may mount secrets: its steps see them.
+/// Refuses to take a build's source from anybody but whoever submitted it, if it may mount secrets, as its steps see them, or what it gives is
+/// signed.
 ///
 /// # Errors
 /// Who may; or the database can't be reached.
@@ -165,18 +166,23 @@ pub(super) async fn check_source(
     member: &Member,
     record: &BuildRecord,
 ) -> Result<(), Status> {
-    if record.spec.mounts.is_empty() {
+    let spec = &record.spec;
+    if spec.mounts.is_empty() && spec.sign.is_none() {
         return Ok(());
     }
     if !member.caller.principal.has_submitted(record) {
         let (id, by, who) = (&record.short_id, &record.created_by, &member.name);
+        let why = match spec.mounts.is_empty() {
+            true => format!("is signed for {by}"),
+            false => format!("may mount secrets that {by} gave it"),
+        };
         return Err(Status::permission_denied(format!(
-            "build {id} may mount secrets that {by} gave it{}, so {by} alone sends the rest of its source, and {who} may not; submit a \
-             build of your own",
+            "build {id} {why}{}, so {by} alone sends the rest of its source, and {who} may not; submit a build of your own",
             namesake(member, record)
         )));
     }
-    secrets::check_all(shared, member, &record.spec.mounts).await
+    secrets::check_all(shared, member, &spec.mounts).await?;
+    signing::check(shared, member, spec).await
 }
 
 /// What explains that somebody of the same name has submitted a build.

@@ -9,6 +9,7 @@ use farm_store::StoreError;
 use farm_store::builds::mounts::SECRET_CHANGED;
 use farm_store::builds::record::BuildRecord;
 use farm_store::builds::retry::Retry;
+use farm_store::people::signing_keys::SIGNING_KEY_CHANGED;
 use farm_store::work::decide::PublishLimit;
 use farm_types::state::BuildState;
 use farm_types::{BuildId, Invalid, ShortId, SnapshotRef};
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::accept::{Asked, SECRET_TRIES, accept, check_key, copy_limit};
 use super::page::List;
-use super::{agents, given, mounts, retry};
+use super::{agents, given, mounts, retry, signing};
 use crate::grpc::spans::{Answers, answer_by};
 use crate::grpc::{logs, status};
 use crate::people::{self, Member};
@@ -277,6 +278,7 @@ impl BuildService for Builds {
             project: member.project,
             id: BuildId::generate(),
             mounts: None,
+            signing: None,
             of: record.id,
             idempotency_key: request.idempotency_key,
             failed_only: request.failed_only,
@@ -295,11 +297,14 @@ impl BuildService for Builds {
         let submitted = loop {
             let (mounts, values) = (&record.spec.mounts, &request.values);
             new.mounts = mounts::seal(&self.shared, &member, new.id, mounts, values).await?;
+            new.signing = signing::find(&self.shared, &member, &record.spec).await?;
             if is_new && tries == 1 {
                 given::verify(&self.shared, member.project, mounts, values).await?;
             }
             match store.retry(&new, limit).await {
-                Err(StoreError::Stale(SECRET_CHANGED)) if tries < SECRET_TRIES => tries += 1,
+                Err(StoreError::Stale(SECRET_CHANGED | SIGNING_KEY_CHANGED)) if tries < SECRET_TRIES => {
+                    tries += 1
+                }
                 done => break done.map_err(status::store)?,
             }
         };

@@ -1,5 +1,5 @@
 //! Who uses the farm: oneself and tokens ([`tokens`]), how people sign in ([`sign_in`]), projects and their members ([`projects`]),
-//! what these trust ([`trusts`]), which secrets they keep ([`secrets`]) and how they log in at registries ([`logins`]) and for git
+//! what these trust ([`trusts`]), which secrets they keep ([`secrets`]), by what they sign ([`signing_keys`]) and how they log in at registries ([`logins`]) and for git
 //! ([`git_logins`]), and
 //! what was done ([`audit`]).
 
@@ -10,6 +10,7 @@ mod projects;
 mod secrets;
 mod settings;
 mod sign_in;
+mod signing_keys;
 mod tokens;
 mod trusts;
 
@@ -19,6 +20,7 @@ pub use logins::RegistryLogins;
 pub use projects::Projects;
 pub use secrets::Secrets;
 pub use sign_in::SignIn;
+pub use signing_keys::SigningKeys;
 pub use tokens::People;
 pub use trusts::Trusts;
 

@@ -63,7 +63,9 @@ impl Secrets {
     ) -> Result<Result<i32, StoreError>, Status> {
         let (store, keyring, by) = (&self.shared.store, &self.shared.keyring, member.caller.by());
         let before = store.secret_standing(member.project, name).await.map_err(status::store)?;
-        let rule = changed(before.rule.clone().unwrap_or_default(), asked).map_err(status::invalid)?;
+        let said =
+            Said { role: asked.role.as_deref(), refs: asked.refs.as_ref(), events: asked.events.as_ref() };
+        let rule = said.of(before.rule.clone().unwrap_or_default()).map_err(status::invalid)?;
         let Some(value) = &asked.value else {
             if before.rule.is_none() {
                 return Err(none(member, name));
@@ -85,32 +87,44 @@ impl Secrets {
     }
 }
 
-/// The rule with what is asked for of it.
-fn changed(mut rule: SecretRule, asked: &v1::SetSecretRequest) -> Result<SecretRule, Invalid> {
-    if let Some(role) = &asked.role {
-        rule.role = role.parse()?;
-        if rule.role == Role::Viewer {
-            let cure = "a viewer submits no builds; there are builder, publisher and admin";
-            return Err(Invalid::new("role", role, cure));
+/// What is asked for of a rule; what isn't said stays.
+pub(super) struct Said<'a> {
+    pub role: Option<&'a str>,
+    pub refs: Option<&'a v1::SecretRefs>,
+    pub events: Option<&'a v1::SecretEvents>,
+}
+
+impl Said<'_> {
+    /// The rule with it.
+    ///
+    /// # Errors
+    /// It can't be had, and why.
+    pub(super) fn of(&self, mut rule: SecretRule) -> Result<SecretRule, Invalid> {
+        if let Some(role) = self.role {
+            rule.role = role.parse()?;
+            if rule.role == Role::Viewer {
+                let cure = "a viewer submits no builds; there are builder, publisher and admin";
+                return Err(Invalid::new("role", role, cure));
+            }
         }
+        let few = |thing: &str, count: usize| match count <= MOST_WORDS {
+            true => Ok(()),
+            false => Err(Invalid::new(thing, count.to_string(), format!("a rule has at most {MOST_WORDS}"))),
+        };
+        if let Some(refs) = self.refs {
+            few("refs", refs.patterns.len())?;
+            rule.refs = refs.patterns.iter().map(|one| one.parse()).collect::<Result<_, _>>()?;
+            rule.refs.sort();
+            rule.refs.dedup();
+        }
+        if let Some(events) = self.events {
+            few("events", events.names.len())?;
+            rule.events = events.names.iter().map(|one| one.parse()).collect::<Result<_, _>>()?;
+            rule.events.sort();
+            rule.events.dedup();
+        }
+        Ok(rule)
     }
-    let few = |thing: &str, count: usize| match count <= MOST_WORDS {
-        true => Ok(()),
-        false => Err(Invalid::new(thing, count.to_string(), format!("a rule has at most {MOST_WORDS}"))),
-    };
-    if let Some(refs) = &asked.refs {
-        few("refs", refs.patterns.len())?;
-        rule.refs = refs.patterns.iter().map(|one| one.parse()).collect::<Result<_, _>>()?;
-        rule.refs.sort();
-        rule.refs.dedup();
-    }
-    if let Some(events) = &asked.events {
-        few("events", events.names.len())?;
-        rule.events = events.names.iter().map(|one| one.parse()).collect::<Result<_, _>>()?;
-        rule.events.sort();
-        rule.events.dedup();
-    }
-    Ok(rule)
 }
 
 fn none(member: &Member, name: &SecretName) -> Status {

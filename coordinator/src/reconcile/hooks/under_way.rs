@@ -153,6 +153,7 @@ impl<'a> UnderWay<'a> {
                 .unwrap_or_default(),
             // What an event gives no tags is pushed nowhere.
             gate: wanted.gate.iter().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string).collect(),
+            sign: wanted.sign.iter().filter(|_| !wanted.tags.is_empty()).map(ToString::to_string).collect(),
             origins: fetched
                 .origin
                 .git()
@@ -192,6 +193,7 @@ impl<'a> UnderWay<'a> {
         let access = self.shared.accesses.of(self.of.project).await?.access.clone();
         let role = role(self.of, self.event);
         let secrets = self.shared.loops.project_secrets(self.of.project).await?;
+        let signing_keys = self.shared.loops.signing_keys(self.of.project).await?;
         let is_fork = self.fork.is_some();
         let asker = self.member.caller.principal.asker();
         let may =
@@ -210,6 +212,11 @@ impl<'a> UnderWay<'a> {
                 .filter(|secret| !is_fork && may(&secret.rule, asker))
                 .map(|secret| secret.name)
                 .collect::<BTreeSet<_>>(),
+            signing_keys: signing_keys
+                .into_iter()
+                .filter(|key| !is_fork && may(&key.rule, asker))
+                .map(|key| key.name)
+                .collect(),
             is_fork,
         })
     }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use farm_core::publish::IndexDocument;
+use farm_core::publish::referrer::fallback_tag;
+use farm_core::publish::{IndexDocument, signature};
 use farm_store::StoreError;
 use farm_store::publish::garbage::{Cleaned, Cleaning};
 use farm_types::{Digest, Repository};
@@ -221,6 +222,9 @@ async fn remove(
             "{at} has more than {MOST_TAGS} tags; what they need can't be told in good time"
         ));
     };
+    // Tags that are about garbage keep nothing: they go with it.
+    let about: HashSet<String> = garbage.iter().flat_map(|digest| tags_about(*digest)).collect();
+    let (beside, tags): (Vec<String>, Vec<String>) = tags.into_iter().partition(|tag| about.contains(tag));
     let heads: HashSet<Option<Digest>> = futures::stream::iter(tags)
         .map(|tag| async move { registries.head(at, &tag).await })
         .buffer_unordered(AT_ONCE)
@@ -246,25 +250,57 @@ async fn remove(
             ended.needed.push(digest);
             continue;
         }
-        // Counts on while the process is stopped. A request that is sent now must be over before anybody pushes there.
-        if begun.elapsed() + longest_request(shared) > lasts(shared) {
-            // The rest is for the next time.
-            return Ok(());
-        }
-        *is_over = false;
-        let deleted = registries.delete(at, digest).await;
-        *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
-        match deleted.map_err(words)? {
-            Deleted::Gone => ended.removed.push(digest),
-            Deleted::NotAllowed => {
+        let of_it = about_image(registries, at, digest, &beside).await.map_err(words)?;
+        let all = std::iter::once(digest).chain(of_it.into_iter().filter(|one| !needed.contains(one)));
+        for one in all {
+            // Counts on while the process is stopped. A request that is sent now must be over before anybody pushes there.
+            if begun.elapsed() + longest_request(shared) > lasts(shared) {
+                // The rest is for the next time.
+                return Ok(());
+            }
+            *is_over = false;
+            let deleted = registries.delete(at, one).await;
+            *is_over = !deleted.as_ref().is_err_and(RegistryError::is_transient);
+            if deleted.map_err(words)? == Deleted::NotAllowed {
                 return Err(format!(
                     "{} deletes nothing; where it is the distribution registry, storage.delete.enabled allows it",
                     at.registry()
                 ));
             }
         }
+        ended.removed.push(digest);
     }
     Ok(())
+}
+
+/// The tags under which lies what is about an image: the list of what refers to it, and signatures.
+fn tags_about(image: Digest) -> [String; 2] {
+    [fallback_tag(image), signature::tag(image)]
+}
+
+/// What refers to an image that goes, or lies under a tag that is about it: nobody finds it without that, and without an end signatures would
+/// fill the repository. `beside`: the tags of that kind that are there; an image that has none is asked nothing about.
+async fn about_image(
+    registries: &By<'_>,
+    at: &Repository,
+    image: Digest,
+    beside: &[String],
+) -> Result<Vec<Digest>, RegistryError> {
+    let tags: Vec<String> = tags_about(image).into_iter().filter(|tag| beside.contains(tag)).collect();
+    if tags.is_empty() {
+        return Ok(Vec::new());
+    }
+    let listed = match registries.referrers(at, image).await {
+        Ok(listed) => listed,
+        Err(error) if error.is_transient() => return Err(error),
+        // What is there is no list, and goes with its tag.
+        Err(_) => Vec::new(),
+    };
+    let mut all: Vec<Digest> = listed.iter().filter_map(|entry| entry.digest.parse().ok()).collect();
+    for tag in tags {
+        all.extend(registries.head(at, &tag).await?);
+    }
+    Ok(all)
 }
 
 /// What an index lists; nothing, if it is no index or isn't there.

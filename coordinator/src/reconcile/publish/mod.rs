@@ -3,10 +3,12 @@
 
 pub mod clean;
 mod copy;
+mod locks;
 mod merge;
 pub mod mirrors;
 pub mod publications;
 mod put;
+mod sign;
 mod transfer;
 pub mod unstage;
 

@@ -1,7 +1,7 @@
 //! The publish pass: merge what the workers pushed into one index, put it by digest, then move the tags.
 //!
 //! Every step is written down and can be repeated ([`merge`](super::merge), [`put`](super::put)): are the children there? is
-//! the index? what does the tag point to? put, look, record. A put of an older intention that the registry finishes late is
+//! the index? is it signed? what does the tag point to? put, look, record. A put of an older intention that the registry finishes late is
 //! found by looking at the tag once more.
 //!
 //! Each merge and each destination is a task of its own: a registry that hangs holds up its own images only.
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::copy::copy_one;
+use super::locks::TagLocks;
 use super::merge::merge_one;
-use super::put::{TagLocks, longest_put, put_one, recheck_one};
+use super::put::{longest_put, put_one, recheck_one};
 use super::transfer::transfer_one;
 use crate::hints::BACKSTOP;
 use crate::reconcile::put_off::PutOff;

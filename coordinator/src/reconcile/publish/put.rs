@@ -3,8 +3,6 @@
 //! A tag is claimed in the database before it is put, so that an older intention never follows a newer one; within this
 //! process one tag is worked on by one task at a time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use farm_core::publish::referrer::fallback_tag;
@@ -17,6 +15,8 @@ use farm_store::{Result, StoreError};
 use farm_types::{Digest, ExpectedTag, FailureCode, ProjectId, Repository};
 
 use super::LOOKS;
+use super::locks::TagLocks;
+use super::sign::{Unsigned, sign};
 use crate::registry::image::LATELY;
 use crate::registry::{By, RegistryError};
 use crate::shared::Shared;
@@ -74,6 +74,15 @@ impl From<RegistryError> for PutError {
     }
 }
 
+impl From<Unsigned> for PutError {
+    fn from(why: Unsigned) -> Self {
+        match why {
+            Unsigned::Store(error) => Self::Store(error),
+            Unsigned::Registry(error) => Self::Registry(error),
+        }
+    }
+}
+
 async fn put_steps(
     shared: &Shared,
     epoch: Epoch,
@@ -101,13 +110,14 @@ async fn put_steps(
         }
         registries.put(repository, &by_digest, &due.bytes, &due.media_type).await?;
     }
-    // Also that this coordinator still leads: the list of referrers is read and written over.
+    // Also that this coordinator still leads: lists of referrers and of signatures are read and written over.
     shared.loops.destination_pushed(epoch, due).await?;
     for attached in &due.referrers {
         let lock = locks.of(format!("{repository}:{}", fallback_tag(attached.subject.digest)));
         let _turn = lock.lock().await;
         registries.attach(repository, attached).await?;
     }
+    Box::pin(sign(shared, due, registries, locks)).await?;
     for tag in &due.tags {
         let lock = locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
@@ -222,23 +232,6 @@ fn needed(due: &DueDestination) -> Result<Vec<Digest>> {
     }
     let document: IndexDocument = serde_json::from_slice(&due.bytes).map_err(StoreError::corrupt)?;
     Ok(document.manifests.into_iter().map(|child| child.digest).collect())
-}
-
-/// One lock per tag that somebody works on.
-#[derive(Debug, Default)]
-pub(super) struct TagLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
-
-impl TagLocks {
-    pub(super) fn of(&self, tag: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = locks.get(&tag).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::default();
-        locks.insert(tag, Arc::downgrade(&lock));
-        lock
-    }
 }
 
 /// Looks at a tag once more, and mends it if an older intention of farm's overtook the newest one. What somebody

@@ -23,7 +23,8 @@ use farm_types::{Cause, CopySpec, Digest, Failure, FailureCode, Repository};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::LOOKS;
-use super::put::{TagLocks, by_login};
+use super::locks::TagLocks;
+use super::put::by_login;
 use crate::registry::copy::Mounted;
 use crate::registry::image::{ChildError, in_json};
 use crate::registry::referrers::Companion;

@@ -398,6 +398,7 @@ impl Store {
                    UNION ALL SELECT key_id FROM project_secrets WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM registry_logins WHERE key_id IS NOT NULL
                    UNION ALL SELECT key_id FROM git_logins
+                   UNION ALL SELECT key_id FROM signing_keys
                    UNION ALL SELECT key_id FROM hook_secrets
                    UNION ALL SELECT key_id FROM hook_tokens
                    UNION ALL SELECT key_id FROM notices WHERE key_id IS NOT NULL) k

@@ -14,6 +14,7 @@ use crate::builds::submitter::Submitter;
 use crate::hooks::statuses::retried;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::{admits, room_for_copies};
+use crate::people::signing_keys::{UsedSigningKey, take_signing_key};
 use crate::proof::LockedExecution;
 use crate::publish::garbage::hold_off_cleanings;
 use crate::sources::snapshots::name_nothing;
@@ -39,6 +40,8 @@ pub struct Retry {
     pub protected: bool,
     /// What it may mount, sealed for it.
     pub mounts: Option<NewMounts>,
+    /// By which key what it publishes is signed, as its spec names it.
+    pub signing: Option<UsedSigningKey>,
     /// Who asks.
     pub by: By,
     /// The same, exactly.
@@ -68,7 +71,7 @@ impl Store {
     /// nothing left to run, it goes on to be published.
     ///
     /// # Errors
-    /// [`StoreError::Stale`] when the old build has not ended or a secret of the project was changed, [`StoreError::Conflict`] when the key is known with
+    /// [`StoreError::Stale`] when the old build has not ended or a secret or signing key of the project was changed, [`StoreError::Conflict`] when the key is known with
     /// another body or the source is gone, [`StoreError::Exhausted`] when the project has too many.
     pub async fn retry(&self, retry: &Retry, publish: PublishLimit) -> Result<Submitted> {
         let request = retry.request();
@@ -204,6 +207,7 @@ impl Store {
         }
         retried(execution.tx(), project, of, (id.as_uuid(), &short_id)).await?;
         keep(&mut execution, (id, &short_id), &retry.by.name, retry.mounts.as_ref()).await?;
+        take_signing_key(&mut execution, (id, &short_id), &retry.by.name, retry.signing.as_ref()).await?;
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
         let deed = Deed {
             project: Some(retry.project),

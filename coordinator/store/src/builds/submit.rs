@@ -19,6 +19,7 @@ use crate::hooks::builds::{OfDelivery, note};
 use crate::hooks::forks::SCHEMA as FORKS_SCHEMA;
 use crate::people::audit::{By, Deed};
 use crate::people::quotas::{admits, is_there, room_for_copies};
+use crate::people::signing_keys::{UsedSigningKey, take_signing_key};
 use crate::proof::LockedExecution;
 use crate::schema::shut_out;
 use crate::sources::snapshots::name_nothing;
@@ -52,6 +53,8 @@ pub struct NewBuild {
     pub runs: BTreeMap<Platform, Runs>,
     /// What it may mount, sealed.
     pub mounts: Option<NewMounts>,
+    /// By which key what it publishes is signed, as its spec names it.
+    pub signing: Option<UsedSigningKey>,
     /// Who asks.
     pub by: By,
     /// The same, exactly.
@@ -84,7 +87,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] when the key is known with another body, or the snapshot isn't there; [`StoreError::Older`] when older
     /// coordinators run that can't have such a build; [`StoreError::Exhausted`] when the project has too many;
-    /// [`StoreError::Stale`] when one of its secrets was changed, or a fork's head isn't approved any more ([`UNAPPROVED`](crate::hooks::approvals::UNAPPROVED)).
+    /// [`StoreError::Stale`] when one of its secrets or its signing key was changed, or a fork's head isn't approved any more ([`UNAPPROVED`](crate::hooks::approvals::UNAPPROVED)).
     pub async fn submit(&self, new: &NewBuild) -> Result<Submitted> {
         let spec = to_json(&new.spec)?;
         let request = request_digest(&new.spec)?;
@@ -233,6 +236,7 @@ impl Store {
             };
         }
         keep(&mut execution, (id, &short_id), &new.by.name, new.mounts.as_ref()).await?;
+        take_signing_key(&mut execution, (id, &short_id), &new.by.name, new.signing.as_ref()).await?;
         if let Some(of) = &new.of {
             note(&mut execution, id, of).await?;
             if new.fork.is_some() {
@@ -240,26 +244,26 @@ impl Store {
             }
         }
         build_event(&mut execution, project, id.as_uuid(), "queued").await?;
-        let deed = Deed {
-            project: Some(new.project),
-            action: "build.submit",
-            subject: short_id.as_str(),
-            detail: with_secrets(
-                match &new.spec.purpose {
-                    Purpose::Fetch(fetch) => json!({ "fetch": to_json(&fetch.source.shown())? }),
-                    Purpose::Copy(copy) => json!({
-                        copy.verb.as_str(): copy.from.to_string(),
-                        "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    }),
-                    _ => json!({
-                        "platforms": to_json(&new.spec.platforms)?,
-                        "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                        "tree": new.spec.snapshot.tree_id.to_string(),
-                    }),
-                },
-                new.mounts.as_ref(),
-            ),
-        };
+        let mut detail = with_secrets(
+            match &new.spec.purpose {
+                Purpose::Fetch(fetch) => json!({ "fetch": to_json(&fetch.source.shown())? }),
+                Purpose::Copy(copy) => json!({
+                    copy.verb.as_str(): copy.from.to_string(),
+                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                }),
+                _ => json!({
+                    "platforms": to_json(&new.spec.platforms)?,
+                    "tags": new.spec.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "tree": new.spec.snapshot.tree_id.to_string(),
+                }),
+            },
+            new.mounts.as_ref(),
+        );
+        if let (Some(key), Some(detail)) = (&new.spec.sign, detail.as_object_mut()) {
+            detail.insert("sign".to_owned(), json!(key));
+        }
+        let deed =
+            Deed { project: Some(new.project), action: "build.submit", subject: short_id.as_str(), detail };
         // Of a look everybody sees that and when it was: farm hook show.
         if !is_look {
             new.by.did(execution.tx(), deed).await?;
@@ -390,11 +394,12 @@ fn check_proposed(spec: &BuildSpec, protected: bool) -> Result<()> {
         && spec.exports.is_empty()
         && spec.mounts.is_empty()
         && spec.run.entitlements().is_empty()
+        && spec.sign.is_none()
         && !protected;
     match is_plain {
         true => Ok(()),
         false => Err(StoreError::Conflict(
-            "what a fork proposes is built, and neither published nor given secrets, logins or entitlements"
+            "what a fork proposes is built, and neither published nor signed, nor given secrets, logins or entitlements"
                 .to_owned(),
         )),
     }

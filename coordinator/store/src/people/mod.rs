@@ -1,5 +1,5 @@
 //! Who calls the farm: [`principals`] and the [`tokens`] that show them, [`projects`] and their [`members`], what a project is
-//! allowed ([`access`]) and may take ([`quotas`]), its [`secrets`], its [`logins`] at registries and what these let it read ([`read_limits`]), what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
+//! allowed ([`access`]) and may take ([`quotas`]), its [`secrets`], by which [`signing_keys`] it signs, its [`logins`] at registries and what these let it read ([`read_limits`]), what it [`trust`]s and what was taken for that ([`replay`]), how persons [`sign_in`] at an
 //! issuer, and the [`audit`] of what they did, with the [`seals`] over it and how the [`trail`] is read.
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod replay;
 pub mod seals;
 pub mod secrets;
 pub mod sign_in;
+pub mod signing_keys;
 pub(crate) mod standing;
 pub mod tokens;
 pub mod trail;

@@ -89,7 +89,7 @@ pub struct NewSecret<'a> {
     pub bytes: &'a [u8],
 }
 
-fn rule(role: &str, refs: &[String], events: &[String]) -> Result<SecretRule> {
+pub(super) fn rule(role: &str, refs: &[String], events: &[String]) -> Result<SecretRule> {
     Ok(SecretRule {
         role: state(role)?,
         refs: refs.iter().map(|one| state(one)).collect::<Result<_>>()?,
@@ -97,7 +97,7 @@ fn rule(role: &str, refs: &[String], events: &[String]) -> Result<SecretRule> {
     })
 }
 
-fn told(rule: &SecretRule) -> serde_json::Value {
+pub(super) fn told(rule: &SecretRule) -> serde_json::Value {
     json!({ "role": rule.role.as_str(), "refs": words(&rule.refs), "events": words(&rule.events) })
 }
 

@@ -8,7 +8,10 @@ use farm_core::life::Transition;
 use farm_core::life::publication::{destination, tag};
 use farm_core::publish::Attached;
 use farm_types::state::TagState;
-use farm_types::{Digest, ExpectedTag, Failure, ProjectId, PublicationId, Repository, ShortId};
+use farm_types::{
+    Digest, ExpectedTag, Failure, ProjectId, PublicationId, Repository, ShortId, SigningKeyName,
+};
+use uuid::Uuid;
 
 use crate::machines::leader::Epoch;
 use crate::proof::LockedPublication;
@@ -48,6 +51,8 @@ pub struct DueDestination {
     pub expected: Vec<ExpectedTag>,
     /// What the build that this is a retry of has published.
     pub retried: Option<Digest>,
+    /// By which key it is signed before a tag points to it, and which of that name: the one that its build was accepted with.
+    pub sign: Option<(SigningKeyName, Option<Uuid>)>,
 }
 
 /// What became of the wish to move a tag.
@@ -70,6 +75,7 @@ impl Store {
             r#"SELECT d.project_id, d.publication_id, d.registry, d.repository, d.tries, p.index_digest,
                       p.index_media_type, p.index_bytes, p.order_key, p.referrers,
                       b.short_id AS build, coalesce(b.spec->'expected', '[]') AS "expected!",
+                      b.spec->>'sign' AS sign, b.signing_version,
                       (SELECT r.index_digest FROM publications r
                        WHERE r.project_id = b.project_id AND r.build_id = b.retry_of) AS retried,
                       ARRAY(SELECT t.tag FROM tags t WHERE t.project_id = d.project_id
@@ -111,6 +117,10 @@ impl Store {
                     tags: row.tags,
                     expected: from_json(row.expected)?,
                     retried: row.retried.as_deref().map(digest).transpose()?,
+                    sign: row
+                        .sign
+                        .map(|name| Ok::<_, StoreError>((state(&name)?, row.signing_version)))
+                        .transpose()?,
                 })
             };
             match readable("a destination", name, read()) {

@@ -14,7 +14,7 @@ use crate::problem::{Position, Problem};
 use crate::template::Template;
 
 /// What an image may say.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "on",
     "paths",
     "dockerfile",
@@ -34,6 +34,7 @@ const KEYS: [&str; 19] = [
     "needs",
     "optional",
     "gate",
+    "sign",
 ];
 
 /// What all images share, looked through once.
@@ -203,6 +204,7 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
             destinations: source.place("destinations"),
             tags: source.place("tags"),
             secrets: source.place("secrets"),
+            sign: source.place("sign"),
         },
         on: On::default(),
         paths: source.get("paths").and_then(|part| paths(&part, problems)),
@@ -220,6 +222,7 @@ fn parts(source: &Source<'_, '_>, name: String, on: Option<&On>, problems: &mut 
         lfs: source.get("lfs").and_then(|part| part.parse(problems)).unwrap_or_default(),
         verify: verify(source, problems),
         gate: source.get("gate").and_then(|part| gate(&part, problems)),
+        sign: source.get("sign").and_then(|part| part.parse(problems)),
         supersede,
         needs: Vec::new(),
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use farm_types::spec::Verify;
-use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, SecretName};
+use farm_types::{Emulation, Gate, ImageTag, Lfs, MountId, Platform, SecretName, SigningKeyName};
 
 use crate::event::{Event, EventKind};
 use crate::file::{Image, Places, Rules};
@@ -109,6 +109,8 @@ pub struct Wanted {
     pub verify: Option<Verify>,
     /// `--gate`: of no effect where there are no tags.
     pub gate: Option<Gate>,
+    /// `--sign`: of no effect where there are no tags.
+    pub sign: Option<SigningKeyName>,
     /// It ends older builds of this image and ref that haven't ended.
     pub supersedes: bool,
     /// The images of this plan that are to be built before; if one of them fails it isn't built.
@@ -186,6 +188,7 @@ fn wanted(image: &Image, needs: Vec<String>, event: &Event, facts: &Facts) -> Wa
         lfs: image.lfs,
         verify: image.verify.clone(),
         gate: image.gate.clone(),
+        sign: image.sign.clone(),
         supersedes: image.supersede.unwrap_or(by_default),
         needs,
         because_of: None,

@@ -46,13 +46,13 @@ images:
   c: {on: [pushes, merge_request, schedule, push, push], file: x, colour: red}",
         r#"3:3: name of an image "App": write 1 to 64 small letters, digits, -, _ and ., a letter or digit first
 4:3: image "a": it doesn't say when it is built; write on, like on: [push]
-5:4: images.b "": write keys and values here; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, needs, optional, gate
+5:4: images.b "": write keys and values here; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, needs, optional, gate, sign
 6:12: images.c.on "pushes": unknown event; there are push, tag, pull_request, release, schedule, base_image
 6:20: images.c.on "merge_request": unknown event; write pull_request
 6:35: images.c.on "schedule": in a list it has no times; write when it comes, like schedule: {nightly: "0 3 * * *"}
 6:51: images.c.on "push": it stands here twice; leave one of them
 6:58: images.c "file": unknown key; write dockerfile
-6:67: images.c "colour": unknown key; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, needs, optional, gate"#,
+6:67: images.c "colour": unknown key; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, needs, optional, gate, sign"#,
     ),
     (
         r"version: 1
@@ -60,7 +60,7 @@ defaults: {needs: [a], platforms: [linux/arm46], gate: {}}
 images:
   a: {on: push}
   b: {on: {push: [main], tag: {tag: v1}, schedule: , pull_request: {branches: []}}}",
-        r#"2:12: defaults "needs": unknown key; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, optional, gate
+        r#"2:12: defaults "needs": unknown key; there are on, paths, dockerfile, context, target, platforms, build_args, labels, tags, destinations, secrets, emulation, lfs, verify, verify_except, concurrency, optional, gate, sign
 2:36: defaults.platforms "linux/arm46": unknown architecture "arm46"; did you mean arm64?
 2:56: defaults.gate "{…}": write a command here, or a list of a program and its arguments
 4:11: images.a.on "push": write a list, like [push]

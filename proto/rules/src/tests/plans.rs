@@ -191,6 +191,7 @@ fn what_the_project_does_not_allow_is_told_with_its_place_and_is_not_dropped() {
     );
     let plan = file.plan(&push("main"), &facts(&[]));
     let allowed = Allowed {
+        signing_keys: BTreeSet::new(),
         is_fork: false,
         push: vec!["r.example/web".parse().unwrap()],
         registries: ["own.example".parse().unwrap()].into(),
@@ -243,4 +244,37 @@ images:
     );
     let without = rules("version: 1\nimages: {a: {on: [push]}}").plan(&push("main"), &facts(&[]));
     assert!(without.builds().all(|(_, wanted)| wanted.gate.is_none()));
+}
+
+#[test]
+fn what_is_published_is_signed_by_a_key_that_the_event_may_have() {
+    let file = rules(
+        r#"
+version: 1
+defaults: {on: [push, pull_request], destinations: [r.example/t/app], sign: release}
+images:
+  shared: {tags: ["{branch}"]}
+  own: {sign: nightly, tags: ["own-{branch}"]}
+  untagged: {}
+"#,
+    );
+    let plan = file.plan(&push("main"), &facts(&[]));
+    let keys: Vec<&str> = plan.builds().map(|(_, wanted)| wanted.sign.as_ref().unwrap().as_str()).collect();
+    assert_eq!(keys, ["release", "nightly", "release"]);
+    let allowed = Allowed {
+        push: vec!["*".parse().unwrap()],
+        signing_keys: BTreeSet::from(["release".parse().unwrap()]),
+        ..Allowed::default()
+    };
+    let told = plan.refused(&allowed).unwrap();
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].starts_with("6:9: images.own.sign \"nightly\": the project has no such signing key"),
+        "{told:#?}"
+    );
+    // What gets no tag isn't signed, and a fork's gets none.
+    let mut proposed = file.plan(&pull_request("main"), &facts(&[]));
+    proposed.publish_nothing();
+    assert_eq!(proposed.refused(&Allowed { is_fork: true, ..Allowed::default() }), None);
 }

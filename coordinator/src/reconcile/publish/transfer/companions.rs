@@ -77,6 +77,12 @@ impl Transfer<'_> {
             Found::Tagged(tag) => tag.clone(),
             Found::Listed(..) => tree.digest.to_string(),
         };
+        // Such a tag is a list, of signatures say, to which what is published adds as well.
+        let lock = match found {
+            Found::Tagged(tag) => self.locks.of(format!("{}:{tag}", self.to)),
+            Found::Listed(subject, _) => self.locks.of(format!("{}:{}", self.to, fallback_tag(*subject))),
+        };
+        let _turn = lock.lock().await;
         let there = self.by.head(self.to, &at).await?;
         match found {
             Found::Tagged(_) if there == Some(tree.digest) => return Ok(Brought::WasThere),
@@ -98,8 +104,6 @@ impl Transfer<'_> {
                 self.by.put(self.to, tag, &tree.root.bytes, &tree.root.media_type).await?;
             }
             Found::Listed(subject, entry) => {
-                let lock = self.locks.of(format!("{}:{}", self.to, fallback_tag(*subject)));
-                let _turn = lock.lock().await;
                 self.by.refer(self.to, *subject, &tree.root.bytes, entry).await?;
             }
         }

@@ -69,7 +69,19 @@ fn what_an_untrusted_machine_builds_comes_to_its_tag_and_the_machine_never_to_th
     let world = world(Farm::builder().config(&service.settings(&at)).env("RUST_LOG", debug));
     let (farm, staging) = (&world.farm, &world.staging);
     let tags = [format!("{at}/web/app:1"), format!("{at}/web/other:1")];
-    let args = ["-t", &tags[0], "-t", &tags[1], "--platform", "linux/amd64", "--gate", "cat /ran"];
+    let args = [
+        "-t",
+        &tags[0],
+        "-t",
+        &tags[1],
+        "--platform",
+        "linux/amd64",
+        "--gate",
+        "cat /ran",
+        "--sign",
+        "release",
+    ];
+    farm.cli(&["signing-key", "generate", "release"]).ok();
     let text = submit(farm, &context(), &args).ok();
     says(&text, &["published", &tags[0], "native on fork", "[gate] cat /ran"]);
     let record = show(farm, &build_id(&text));
@@ -84,6 +96,10 @@ fn what_an_untrusted_machine_builds_comes_to_its_tag_and_the_machine_never_to_th
             .output()
             .unwrap();
         assert!(copied.status.success(), "{copied:?}");
+        // Signed where it is published, by the coordinator.
+        let (repository, beside) = (tag.trim_end_matches(":1"), digest_of(&stored).replace(':', "-"));
+        let signed = raw_as(&format!("{repository}:{beside}.sig"), &["--creds", &credentials]).unwrap();
+        says(&signed, &["dev.cosignproject.cosign/signature"]);
     }
     // The worker was lent tokens of the staging registry, and none other; what it pushed with them nobody gets at without.
     let log = log(farm);

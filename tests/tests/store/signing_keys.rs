@@ -139,7 +139,7 @@ async fn a_keys_data_key_is_exchanged_once_and_counts_among_those_that_are_used(
     assert_eq!(world.store.keys_in_use().await.unwrap(), [("one".to_owned(), 1)]);
     let found = world.store.signing_key_keys_by(&["one".to_owned()], None, 10).await.unwrap();
     let old = SigningKeyKey { project: default_project(), name: name("release"), version, key: key("one") };
-    assert_eq!(found, [old.clone()]);
+    assert_eq!(found, std::slice::from_ref(&old));
     let after = Some((default_project(), &old.name));
     assert!(world.store.signing_key_keys_by(&["one".to_owned()], after, 10).await.unwrap().is_empty());
     assert!(world.store.reseal_signing_key(world.epoch, &old, &key("two")).await.unwrap());

@@ -255,12 +255,12 @@ defaults: {on: [push, pull_request], destinations: [r.example/t/app], sign: rele
 images:
   shared: {tags: ["{branch}"]}
   own: {sign: nightly, tags: ["own-{branch}"]}
-  untagged: {}
+  untagged: {sign: other, tags: ["pr-{pr}"]}
 "#,
     );
     let plan = file.plan(&push("main"), &facts(&[]));
     let keys: Vec<&str> = plan.builds().map(|(_, wanted)| wanted.sign.as_ref().unwrap().as_str()).collect();
-    assert_eq!(keys, ["release", "nightly", "release"]);
+    assert_eq!(keys, ["release", "nightly", "other"]);
     let allowed = Allowed {
         push: vec!["*".parse().unwrap()],
         signing_keys: BTreeSet::from(["release".parse().unwrap()]),

@@ -256,8 +256,14 @@ async fn from_git(
     };
     // Of one file it is known what it is to be.
     let refuses_pointers = from.lfs == Lfs::Refuse && !is_one_file;
-    let spares = Some(Spares { no_pointers: refuses_pointers })
-        .filter(|_| may_spare && matches!(take, Take::Build(_) | Take::Context));
+    let dockerfile = match &take {
+        Take::Build(dockerfile) => Some(dockerfile.clone()),
+        Take::Context => Some(String::new()),
+        _ => None,
+    };
+    let spares = dockerfile
+        .filter(|_| may_spare)
+        .map(|dockerfile| Spares { dockerfile, no_pointers: refuses_pointers });
     let order = Order { source: from, project, login, login_for, throw_away, reach, limits, spares };
     if take == Take::Refs {
         return Box::pin(look(git, order, say, stop)).await;

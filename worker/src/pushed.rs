@@ -15,9 +15,9 @@ use serde_json::json;
 
 use crate::order::Order;
 
-/// As much is remembered, for so long.
+/// As much is remembered, for so long: then the engine is to ask for each layer again, as a registry may have lost some.
 const MOST: usize = 1000;
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A build for one platform, by all that its result follows from, and where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

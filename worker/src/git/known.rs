@@ -4,7 +4,8 @@
 //! damaged or of another version is as good as none. A file is the same if its path, its mode and its object are, and all
 //! `.gitattributes` of the repository, since these say what git makes of an object at a checkout.
 //!
-//! Invariant: what a person or farm reads by name (Dockerfiles, what they ignore, `.farm.yaml`) and links are written in any case.
+//! Invariant: what a person or farm reads by name (Dockerfiles, what they ignore, `.farm.yaml`) and links are written in any case; and
+//! where one of the former is a link, or lies behind one, so is all else, as it may be what that leads to.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// Counts when what is written changes its meaning.
 const VERSION: u32 = 1;
 /// The longest that is kept or read, bytes.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 32 << 20;
 
 /// What stands behind a mirror's name in that of the file beside it.
 pub(super) const KNOWN: &str = "known";
@@ -46,8 +47,15 @@ impl Listed<'_> {
         }
     }
 
-    /// Whether it may be read before all of the source is.
-    fn is_read_by_name(&self) -> bool {
+    fn is_link(&self) -> bool {
+        self.mode == "120000"
+    }
+
+    /// Whether it may be read before all of the source is; `named` is the path of the Dockerfile that was named.
+    fn is_read_by_name(&self, named: &str) -> bool {
+        if self.path == named.as_bytes() {
+            return true;
+        }
         let name = String::from_utf8_lossy(self.name()).to_lowercase();
         ["dockerfile", "containerfile", "ignore", ".farm"].iter().any(|part| name.contains(part))
     }
@@ -83,18 +91,25 @@ impl Kept {
         (kept.version == VERSION && (kept.no_pointers || !no_pointers)).then_some(kept)
     }
 
+    /// Whether the link of this entry may lead to what is read by name.
+    fn hides(entry: &Listed<'_>, named: &str) -> bool {
+        let mut folders = named.match_indices('/').map(|(end, _)| &named.as_bytes()[..end]);
+        entry.is_link() && (entry.is_read_by_name(named) || folders.any(|folder| folder == entry.path))
+    }
+
     /// Of a listing: the paths that have to be written, each with a zero behind it, and the files that are known, with their time
     /// (nanoseconds since 1970).
     pub(super) fn part<'a>(
         &self,
         listed: impl Iterator<Item = Listed<'a>> + Clone,
-        mtime: i64,
+        (named, mtime): (&str, i64),
     ) -> (Vec<u8>, Known) {
         let (mut paths, mut known) = (Vec::new(), Known::at(mtime));
-        let is_fit = self.attributes == attributes(listed.clone());
+        let is_fit = self.attributes == attributes(listed.clone())
+            && !listed.clone().any(|entry| Self::hides(&entry, named));
         for entry in listed {
             let same = str::from_utf8(entry.path).ok().and_then(|path| {
-                let file = self.files.get(path).filter(|_| is_fit && !entry.is_read_by_name())?;
+                let file = self.files.get(path).filter(|_| is_fit && !entry.is_read_by_name(named))?;
                 let is_same = file.mode == entry.mode && file.object == entry.object;
                 Some((path, file, entry.permissions().filter(|_| is_same)?))
             });
@@ -118,6 +133,10 @@ impl Kept {
         no_pointers: bool,
         sent: &HashMap<String, (u64, Digest)>,
     ) {
+        // The project, or its login, may be gone by now, and the mirror with it.
+        if !mirror.join("HEAD").exists() {
+            return;
+        }
         let attributes = attributes(listed.clone());
         let files = listed.filter(|entry| entry.permissions().is_some()).filter_map(|entry| {
             let path = str::from_utf8(entry.path).ok()?;

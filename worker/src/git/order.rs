@@ -31,8 +31,10 @@ pub struct Order {
 }
 
 /// Which of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spares {
+    /// The path of the Dockerfile, if it was named; else empty.
+    pub dockerfile: String,
     /// Only such of sources without pointers of Git LFS.
     pub no_pointers: bool,
 }

@@ -497,12 +497,12 @@ impl<'a> Job<'a> {
 
     /// What the farm has of a mirror's repository, if that may be spared.
     async fn spared(&self, mirror: &Path, what: What<'_>, number: usize) -> Option<known::Kept> {
-        let spares = self.order.spares?;
+        let spares = self.order.spares.as_ref()?;
         if number > 0 || what.keep_git || !what.subdir.is_empty() {
             return None;
         }
-        let mirror = mirror.to_owned();
-        tokio::task::spawn_blocking(move || known::Kept::load(&mirror, spares.no_pointers)).await.ok()?
+        let (mirror, no_pointers) = (mirror.to_owned(), spares.no_pointers);
+        tokio::task::spawn_blocking(move || known::Kept::load(&mirror, no_pointers)).await.ok()?
     }
 
     async fn fetch_once(
@@ -551,6 +551,8 @@ impl<'a> Job<'a> {
         }
         let committed_at = at.time(commit).await?;
         let places = (tree, &*work.join("index"));
+        let named = self.order.spares.as_ref().map_or("", |spares| spares.dockerfile.as_str());
+        let spared = spared.map(|kept| (kept, named));
         let written = at.write(commit, what.subdir, places, (spared, committed_at), taken).await?;
         let Written { modules, listing, known } = written;
         let submodules = if self.order.source.submodules && !modules.is_empty() {

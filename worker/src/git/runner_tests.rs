@@ -407,8 +407,13 @@ async fn a_few_objects_that_stand_for_any_number_of_files_are_counted_before_any
 
 /// What a fetch writes that may spare what the farm has got, and what it spares.
 async fn sparing(bench: &Bench, source: &str, no_pointers: bool) -> (Checkout, Vec<String>, usize) {
-    let checkout =
-        bench.fetch(&Order { spares: Some(Spares { no_pointers }), ..bench.order(source) }).await.unwrap();
+    let checkout = bench
+        .fetch(&Order {
+            spares: Some(Spares { no_pointers, dockerfile: String::new() }),
+            ..bench.order(source)
+        })
+        .await
+        .unwrap();
     let (written, spared) = (names(checkout.path()), checkout.known().digests().len());
     (checkout, written, spared)
 }
@@ -436,7 +441,7 @@ async fn what_the_farm_has_got_is_not_written_again_unless_git_makes_something_e
     // All of it: for whoever doesn't ask, for a folder of it, with .git, and of what comes from forks.
     assert!(bench.get("app").await.known().is_empty());
     for order in [bench.order("app#:new"), Order { throw_away: true, ..bench.order("app") }] {
-        let order = Order { spares: Some(Spares { no_pointers: true }), ..order };
+        let order = Order { spares: Some(Spares { no_pointers: true, dockerfile: String::new() }), ..order };
         assert!(bench.fetch(&order).await.unwrap().known().is_empty());
     }
     // What was sent without pointers may be taken by those who take them; not the other way round.
@@ -452,6 +457,20 @@ async fn what_the_farm_has_got_is_not_written_again_unless_git_makes_something_e
     upstream.commit(&[(".gitattributes", "*.bat text eol=crlf\n")]);
     assert_eq!(sparing(&bench, "app", false).await.2, 0);
     assert!(all.iter().all(|name| first.path().join(name).exists()));
+
+    // What a link of that kind leads to is there, and so is a Dockerfile of any name.
+    first.keep(false, &sent);
+    upstream.git(&["rm", "-q", ".gitattributes"]);
+    upstream.commit(&[]);
+    assert_eq!(sparing(&bench, "app", false).await.2, 1);
+    let named = Spares { no_pointers: false, dockerfile: "c.bat".to_owned() };
+    assert!(
+        bench.fetch(&Order { spares: Some(named), ..bench.order("app") }).await.unwrap().known().is_empty()
+    );
+    fs::remove_file(upstream.path(".dockerignore")).unwrap();
+    std::os::unix::fs::symlink("c.bat", upstream.path(".dockerignore")).unwrap();
+    upstream.commit(&[]);
+    assert_eq!(sparing(&bench, "app", false).await.2, 0);
 
     // It goes with the mirror; what is damaged is as good as none.
     let notes = || {

@@ -110,7 +110,7 @@ impl At<'_> {
     }
 
     /// Writes a commit's files, or those of a folder of it, into the folder `tree`, by the index file `index`; but for those that are
-    /// `spared`, at this time of all files (seconds since 1970).
+    /// `spared` (not the Dockerfile of that name), at this time of all files (seconds since 1970).
     ///
     /// # Errors
     /// It has no such folder, has more than may be `taken`, or can't be written.
@@ -119,7 +119,7 @@ impl At<'_> {
         commit: &Commit,
         subdir: &str,
         (tree, index): (&Path, &Path),
-        (spared, seconds): (Option<&Kept>, i64),
+        (spared, seconds): (Option<(&Kept, &str)>, i64),
         taken: &mut Taken,
     ) -> Result<Written, FetchError> {
         if !subdir.is_empty() {
@@ -127,8 +127,9 @@ impl At<'_> {
         }
         let mut listing = self.list(commit, subdir, taken).await?;
         let mut known = Known::default();
-        if let Some(kept) = spared.filter(|_| listing.modules.is_empty()) {
-            (listing.paths, known) = kept.part(listing.listed(), seconds.saturating_mul(1_000_000_000));
+        if let Some((kept, named)) = spared.filter(|_| listing.modules.is_empty()) {
+            let mtime = seconds.saturating_mul(1_000_000_000);
+            (listing.paths, known) = kept.part(listing.listed(), (named, mtime));
         }
         let mut entries = listing.entries.clone();
         entries.extend(self.attributes_above(commit, subdir).await?);

@@ -4,7 +4,8 @@
 //! named by their digests ([`Memory::child`]). That a manifest is in a repository was true when it was seen there ([`Memory::saw`]): somebody
 //! may have removed it since, so whoever relies on it says how old the sight may be. What the farm itself removes is forgotten at once.
 //!
-//! What a registry can do ([`Memory::lists_none`]) is asked once a day: it may have been updated since.
+//! What a registry can do ([`Memory::lists_none`]) is asked once a day: it may have been updated since. It is asked for each repository:
+//! one that isn't there, or that a login can't see, says nothing of others.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,9 +22,9 @@ const LONGEST: usize = 64 * 1024;
 /// So many sights are.
 const MOST_SIGHTS: usize = 20_000;
 
-/// So long a registry's abilities are taken for what they were, and of so many registries.
+/// So long a registry's abilities are taken for what they were, and in so many repositories.
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
-const MOST_HOSTS: usize = 1000;
+const MOST_LISTLESS: usize = 10_000;
 
 /// In which repository, what, and for which platform.
 type OfChild = (String, Digest, Platform);
@@ -35,28 +36,29 @@ type OfSight = (Option<Uuid>, String, Digest);
 pub(super) struct Memory {
     children: Mutex<HashMap<OfChild, (Pushed, Instant)>>,
     sights: Mutex<HashMap<OfSight, Instant>>,
-    /// Registries that list no referrers, and since when that is known.
+    /// Repositories whose registry lists no referrers, and since when that is known.
     listless: Mutex<HashMap<String, Instant>>,
 }
 
 impl Memory {
-    /// Whether a registry has said within a day that it lists no referrers of any image.
-    pub(super) fn lists_none(&self, host: &str) -> bool {
+    /// Whether a registry has said within a day that it lists no referrers of any image of a repository.
+    pub(super) fn lists_none(&self, repository: &Repository) -> bool {
         let all = self.listless.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(host).is_some_and(|at| at.elapsed() < A_DAY)
+        all.get(&repository.to_string()).is_some_and(|at| at.elapsed() < A_DAY)
     }
 
     /// It says so, or it does list them.
-    pub(super) fn note_lists(&self, host: &str, lists: bool) {
+    pub(super) fn note_lists(&self, repository: &Repository, lists: bool) {
+        let name = repository.to_string();
         let mut all = self.listless.lock().unwrap_or_else(PoisonError::into_inner);
         if lists {
-            all.remove(host);
+            all.remove(&name);
             return;
         }
-        if all.len() >= MOST_HOSTS {
+        if all.len() >= MOST_LISTLESS {
             all.clear();
         }
-        all.insert(host.to_owned(), Instant::now());
+        all.insert(name, Instant::now());
     }
 
     /// An image that was read before.
@@ -171,11 +173,12 @@ mod tests {
     #[test]
     fn that_a_registry_lists_nothing_is_known_until_it_does() {
         let memory = Memory::default();
-        assert!(!memory.lists_none("r.example"));
-        memory.note_lists("r.example", false);
-        assert!(memory.lists_none("r.example") && !memory.lists_none("q.example"));
-        memory.note_lists("r.example", true);
-        assert!(!memory.lists_none("r.example"));
+        let [a, b]: [Repository; 2] = ["r.example/a", "r.example/b"].map(|text| text.parse().unwrap());
+        assert!(!memory.lists_none(&a));
+        memory.note_lists(&a, false);
+        assert!(memory.lists_none(&a) && !memory.lists_none(&b));
+        memory.note_lists(&a, true);
+        assert!(!memory.lists_none(&a));
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl By<'_> {
         // Some tell nobody which tags there are, or say that there are none; of each by itself they tell.
         let tags = self.all_tags(repository, MOST_TAGS).await.ok().flatten().filter(|tags| !tags.is_empty());
         let has_tag = |tag: &String| tags.as_ref().is_none_or(|tags| tags.contains(tag));
-        let mut lists = !self.registries.memory.lists_none(repository.registry());
+        let mut lists = !self.registries.memory.lists_none(repository);
         for subject in subjects.iter().take(MOST_SUBJECTS) {
             if finding.is_full() {
                 return;
@@ -231,7 +231,7 @@ impl By<'_> {
     ) -> Result<Option<Vec<u8>>, RegistryError> {
         let path = format!("referrers/{subject}");
         let asked = Asked { accept: &[OCI_INDEX], ..Asked::get(&path, MAX_MANIFEST) };
-        let note = |lists| self.registries.memory.note_lists(repository.registry(), lists);
+        let note = |lists| self.registries.memory.note_lists(repository, lists);
         let answer = match self.tell(repository, &asked).await? {
             Told::Answer(answer) => answer,
             Told::No(refusal) if refusal.may_pass() => {

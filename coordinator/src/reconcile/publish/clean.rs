@@ -251,8 +251,11 @@ async fn remove(
             continue;
         }
         let of_it = about_image(registries, at, digest, &beside).await.map_err(words)?;
-        let all = std::iter::once(digest).chain(of_it.into_iter().filter(|one| !needed.contains(one)));
-        for one in all {
+        // Such lists are written by whoever may push there.
+        needed.extend(shared.loops.needed(at, &of_it).await.map_err(|error| error.to_string())?);
+        let of_it = of_it.into_iter().filter(|one| !needed.contains(one) && !in_use.contains(one));
+        // The image last: without it nobody finds them.
+        for one in of_it.chain([digest]) {
             // Counts on while the process is stopped. A request that is sent now must be over before anybody pushes there.
             if begun.elapsed() + longest_request(shared) > lasts(shared) {
                 // The rest is for the next time.
@@ -300,7 +303,41 @@ async fn about_image(
     for tag in tags {
         all.extend(registries.head(at, &tag).await?);
     }
-    Ok(all)
+    let mut about = Vec::new();
+    for one in all {
+        let manifest = registries.manifest(at, &one.to_string()).await?;
+        if manifest.is_some_and(|manifest| is_about(&manifest.bytes, image)) {
+            about.push(one);
+        }
+    }
+    Ok(about)
+}
+
+/// Whether a manifest says of itself that it is about an image, or is of a form that only such have: what a list says of it somebody else
+/// may have written.
+fn is_about(manifest: &[u8], image: Digest) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Part {
+        #[serde(default)]
+        media_type: String,
+        digest: Option<String>,
+        platform: Option<serde::de::IgnoredAny>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Document {
+        subject: Option<Part>,
+        layers: Option<Vec<Part>>,
+        manifests: Option<Vec<Part>>,
+    }
+    let Ok(document) = serde_json::from_slice::<Document>(manifest) else { return false };
+    let has_subject =
+        document.subject.is_some_and(|subject| subject.digest.as_deref() == Some(&*image.to_string()));
+    let is_signature = document
+        .layers
+        .is_some_and(|layers| layers.iter().any(|layer| layer.media_type == signature::PAYLOAD));
+    let is_list = document.manifests.is_some_and(|all| all.iter().all(|entry| entry.platform.is_none()));
+    has_subject || is_signature || is_list
 }
 
 /// What an index lists; nothing, if it is no index or isn't there.
@@ -315,4 +352,28 @@ async fn children(
     // A manifest that lists nothing is an image's.
     let document: Option<IndexDocument> = serde_json::from_slice(&manifest.bytes).ok();
     Ok(document.map(|d| d.manifests.into_iter().map(|child| child.digest).collect()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_names_is_about_an_image_only_if_it_says_so_itself() {
+        let image = Digest::of(b"image");
+        let about = |text: String| is_about(text.as_bytes(), image);
+        assert!(about(format!(
+            r#"{{"subject":{{"mediaType":"a/b","digest":"{image}","size":1}},"layers":[]}}"#
+        )));
+        assert!(about(format!(r#"{{"layers":[{{"mediaType":"{}","digest":"x"}}]}}"#, signature::PAYLOAD)));
+        assert!(about(r#"{"manifests":[{"mediaType":"a/b","digest":"x","artifactType":"c/d"}]}"#.to_owned()));
+        for other in [
+            format!(r#"{{"subject":{{"digest":"{}"}}}}"#, Digest::of(b"other")),
+            r#"{"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"x"}]}"#.to_owned(),
+            r#"{"manifests":[{"digest":"x","platform":{"os":"linux","architecture":"amd64"}}]}"#.to_owned(),
+            "{".to_owned(),
+        ] {
+            assert!(!about(other.clone()), "{other}");
+        }
+    }
 }

@@ -8,7 +8,8 @@
 mod companions;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use farm_core::publish::cut::{Uncut, cut};
 use farm_core::publish::{
@@ -21,6 +22,7 @@ use farm_store::{Result, StoreError};
 use farm_types::text::{bytes, count, short_digest};
 use farm_types::{Cause, CopySpec, Digest, Failure, FailureCode, Repository};
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
 
 use super::LOOKS;
 use super::locks::TagLocks;
@@ -32,8 +34,13 @@ use crate::registry::tree::{self, MOST_MANIFESTS, Tree};
 use crate::registry::{By, Manifest, RegistryError};
 use crate::shared::Shared;
 
-/// Blobs of one copy that are under way at once.
+/// Blobs of one copy that are sent at once.
 const AT_ONCE: usize = 4;
+/// So many are under way at once where their registry has them, and they need not be sent.
+const MOUNTED_AT_ONCE: usize = 16;
+
+/// So long it counts that a copy may go on.
+const GOES_ON_FOR: Duration = Duration::from_secs(1);
 
 /// Each blob that is so long has a line of its own when it is there, bytes.
 const LARGE: u64 = 8 << 20;
@@ -143,6 +150,8 @@ async fn transfer(
             to: &to,
             brought: &brought,
             mounts_none: AtomicBool::new(false),
+            sends: Semaphore::new(AT_ONCE),
+            went_on: Mutex::default(),
             locks,
         };
         transfer.run(&index, &mut tree).await?;
@@ -251,6 +260,10 @@ struct Transfer<'a> {
     brought: &'a [Repository],
     /// The registry has refused to take a blob over.
     mounts_none: AtomicBool,
+    /// Blobs that are sent at once.
+    sends: Semaphore,
+    /// When it was last found that this may go on.
+    went_on: Mutex<Option<Instant>>,
     locks: &'a TagLocks,
 }
 
@@ -284,8 +297,19 @@ impl Transfer<'_> {
         );
         self.note(&what).await?;
         let blobs: Vec<(Digest, u64)> = tree.blobs.iter().map(|(digest, size)| (*digest, *size)).collect();
+        let mut blobs = blobs.into_iter();
+        // Whether its registry mounts at all the first one finds out.
+        let first = match blobs.next() {
+            Some((digest, size)) if self.near().is_some() => Some(self.blob(digest, size).await?),
+            first => {
+                blobs = first.into_iter().chain(blobs).collect::<Vec<_>>().into_iter();
+                None
+            }
+        };
         let blobs = futures::stream::iter(blobs).map(|(digest, size)| self.blob(digest, size));
-        let came: Vec<Came> = blobs.buffer_unordered(AT_ONCE).try_collect().await?;
+        let at_once = if self.near().is_some() { MOUNTED_AT_ONCE } else { AT_ONCE };
+        let mut came: Vec<Came> = blobs.buffer_unordered(at_once).try_collect().await?;
+        came.extend(first);
         self.goes_on().await?;
         // An index is put with its tags; an image alone is what they need.
         let alone = (!is_index(&tree.root.media_type)).then_some((tree.digest, &tree.root));
@@ -342,11 +366,15 @@ impl Transfer<'_> {
         Ok(true)
     }
 
+    /// A repository of the same registry where all of it is.
+    fn near(&self) -> Option<&Repository> {
+        self.brought.iter().find(|other| other.registry() == self.to.registry())
+    }
+
     /// Brings a blob there, unless it is.
     async fn blob(&self, digest: Digest, size: u64) -> std::result::Result<Came, Untransferred> {
-        self.goes_on().await?;
-        let near = self.brought.iter().find(|other| other.registry() == self.to.registry());
-        if let Some(near) = near.filter(|_| !self.mounts_none.load(Ordering::Relaxed)) {
+        self.still_goes_on().await?;
+        if let Some(near) = self.near().filter(|_| !self.mounts_none.load(Ordering::Relaxed)) {
             match self.by.mount_blob(near, digest, self.to).await? {
                 Mounted::Yes => return Ok(Came::Mounted),
                 Mounted::No => {}
@@ -356,6 +384,9 @@ impl Transfer<'_> {
         if self.by.has_blob(self.to, digest).await? {
             return Ok(Came::WasThere);
         }
+        // It is never closed.
+        let _turn = self.sends.acquire().await.ok();
+        self.still_goes_on().await?;
         let copying = self.reader.copy_blob(self.from, (digest, size), self.by, self.to);
         tokio::select! {
             copied = copying => copied?,
@@ -385,6 +416,17 @@ impl Transfer<'_> {
     /// Whether this coordinator still leads, and the build wasn't cancelled meanwhile.
     async fn goes_on(&self) -> Result<()> {
         let to = std::slice::from_ref(self.to);
-        self.shared.loops.may_copy(self.epoch, self.due.project, self.due.build, to).await
+        self.shared.loops.may_copy(self.epoch, self.due.project, self.due.build, to).await?;
+        *self.went_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The same for one blob among many, of which each takes a moment: the database is asked once in a while.
+    async fn still_goes_on(&self) -> Result<()> {
+        let went_on = *self.went_on.lock().unwrap_or_else(PoisonError::into_inner);
+        if went_on.is_some_and(|at| at.elapsed() < GOES_ON_FOR) {
+            return Ok(());
+        }
+        self.goes_on().await
     }
 }

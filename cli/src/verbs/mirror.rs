@@ -41,7 +41,7 @@ pub struct Args {
 
     /// Have the farm do it again and again, each time after so long (24h), until `farm mirror rm`
     #[arg(long, value_name = "DURATION", value_parser = repeated::every)]
-    #[arg(conflicts_with_all = ["timeout", "if_unchanged", "idempotency_key"])]
+    #[arg(conflicts_with_all = ["timeout", "if_unchanged", "idempotency_key", "sign"])]
     every: Option<i64>,
 
     #[command(flatten)]

@@ -44,7 +44,13 @@ impl Mirrors {
                 let role = self.shared.store.lasting_role(member.project, id).await.map_err(status::store)?;
                 Some(Owner { id, name: &principal.name, kind, role })
             }
-            _ => None,
+            (Kind::Admin, _) => None,
+            _ => {
+                let who = &member.name;
+                return Err(Status::permission_denied(format!(
+                    "{who} can't have anything repeated; ask as a person or by a service's token"
+                )));
+            }
         };
         let acting = acting(project, owner, most).map_err(|_| {
             let (who, name) = (&member.name, &member.project_name);

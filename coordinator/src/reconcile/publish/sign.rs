@@ -131,7 +131,11 @@ impl Signing<'_> {
         let lock = self.locks.of(format!("{repository}:{tag}"));
         let _turn = lock.lock().await;
         let of_others = |why: farm_types::Invalid| {
-            RegistryError::rejected(repository, format!("{repository}:{tag}: {why}"))
+            let text = format!(
+                "{repository}:{tag}, where signatures of the image lie, can't be added to: {why}; remove that tag (farm rm {repository}:{tag}), \
+                 and have only those push there whom you trust"
+            );
+            RegistryError::rejected(repository, text)
         };
         let there = match registries.manifest(repository, &tag).await? {
             Some(there) => Signatures::read(&there.bytes).map_err(of_others)?,

@@ -489,7 +489,7 @@ in_bed() { # command...
   elif [ "$what" != bed ] && [ -z "${FARM_ON_DISK:-}" ]; then
     # What is measured is measured on a disk; tests need none where there is memory enough.
     memory=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
-    [ "$memory" -lt "$enough_memory" ] || keep=(--memory "$((memory * 2 / 3))m")
+    [ "$memory" -lt "$enough_memory" ] || keep=(--memory "$((memory / 2))m")
   fi
   in_namespaces target/debug/farm-testbed --state "$state" --cache "$cache" "${keep[@]}" -- "$@"
 }

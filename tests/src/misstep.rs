@@ -1,4 +1,5 @@
-//! A registry that makes one misstep: a port in front of a real one that hands everything on, but for one request of each copy.
+//! A registry that makes one misstep: a port in front of a real one that hands everything on, but for one request of each copy. It wants a
+//! token of a service, and takes any.
 //!
 //! The repository says which: `PORT-KIND-N/…` is a copy of which the N-th request by the port of that name meets the misstep of that kind.
 //! What is copied is one and the same for all: `PORT-KIND-N/source` is the registry's repository `source`.
@@ -166,7 +167,11 @@ fn misstep(request: &Request<Incoming>, state: &State) -> Option<Misstep> {
 
 /// An error breaks the connection.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, Error> {
-    let misstep = misstep(&request, &state);
+    // Whoever comes without a token is sent for one.
+    let misstep = match request.headers().contains_key(header::AUTHORIZATION) {
+        true => misstep(&request, &state),
+        false => Some(Misstep::Expired),
+    };
     let said = |status: StatusCode, code: &str| {
         let text = format!(r#"{{"errors":[{{"code":"{code}","message":"a misstep"}}]}}"#);
         let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");

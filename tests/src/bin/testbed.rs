@@ -135,7 +135,7 @@ fn lock(state: &Path) -> File {
 /// Removes what a killed bed left. Its processes and mounts went with its namespaces; if it had none, its mounts are
 /// undone here.
 fn sweep(state: &Path, run: &Path) {
-    for folder in [state, run] {
+    for folder in [state, run, &logs_on_disk(state)] {
         unmount_below(folder);
         if folder.exists() {
             fs::remove_dir_all(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -144,12 +144,22 @@ fn sweep(state: &Path, run: &Path) {
     remove_groups(&group_of(state));
 }
 
+/// Where logs are while the bed is in memory.
+fn logs_on_disk(state: &Path) -> PathBuf {
+    state.with_extension("logs")
+}
+
 fn prepare(options: &Options, folder: &Path) {
     let state = &options.state;
     if let Some(size) = &options.memory {
         fs::create_dir_all(state).unwrap();
         let how = format!("mode=755,size={size}");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &how, "farm-test"]).arg(state));
+        // They are wanted most where the bed comes to a bad end.
+        let on_disk = logs_on_disk(state);
+        fs::create_dir_all(&on_disk).unwrap();
+        fs::create_dir_all(state.join("logs")).unwrap();
+        run(Command::new("mount").arg("--bind").arg(&on_disk).arg(state.join("logs")));
     }
     fs::create_dir_all(state.join("logs")).unwrap();
     fs::create_dir_all(folder).unwrap();
@@ -278,6 +288,7 @@ fn bring_to_disk(state: &Path, kept: &[&str]) {
     }
     unmount_below(state);
     fs::remove_dir_all(state).unwrap();
+    fs::remove_dir_all(logs_on_disk(state)).unwrap();
     fs::rename(aside, state).unwrap();
 }
 

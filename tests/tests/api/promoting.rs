@@ -187,10 +187,10 @@ pub fn promote_with_missteps(near: bool, every: usize) -> Counts {
 #[test]
 fn a_misstep_at_any_request_of_a_promote_leaves_the_image_or_the_old_tag() {
     // Kinds are eight, so that each meets other requests.
-    println!("{:?}", promote_with_missteps(false, 7));
+    println!("{:?}", promote_with_missteps(false, 13));
 }
 
 #[test]
 fn a_misstep_at_any_request_of_a_promote_within_a_registry_leaves_the_image_or_the_old_tag() {
-    println!("{:?}", promote_with_missteps(true, 11));
+    println!("{:?}", promote_with_missteps(true, 19));
 }

@@ -38,8 +38,8 @@ impl Walk {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
         let (hub, registry) = (&Bed::from_env().registry, self.local.registry());
         let real = words
-            .replace("python:3.11-slim", &format!("{hub}/python:3.11-slim {registry}/python:3.11-slim"))
             .replace("localhost:5002", &registry)
+            .replace("python:3.11-slim", &format!("{hub}/python:3.11-slim {registry}/python:3.11-slim"))
             .replace("registry.example", &self.other.address())
             .replace("examples/multiarch", &format!("{root}examples/multiarch"));
         let words: Vec<&str> = real.split(' ').skip(1).collect();

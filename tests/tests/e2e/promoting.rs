@@ -1,9 +1,12 @@
 //! Images that are copied: to other repositories and registries, with all that belongs to them, by farm's own verbs.
 
+use std::path::Path;
 use std::process::Command;
 
 use farm_tests::farm::Farm;
 use farm_tests::faults::door::{Door, Shut};
+use farm_tests::ports::free_port;
+use farm_tests::process::Child;
 use farm_tests::registry::PrivateRegistry;
 use farm_tests::token_service::{PASSWORD, TokenService, USER};
 
@@ -119,6 +122,35 @@ fn an_image_is_promoted_with_all_its_platforms_and_attestations_and_the_same_dig
     says(&first, &["rolled back in"]);
     refused(&farm.cli(&["rollback", &format!("{near}:stable"), "--idempotency-key", "k"]), 2, &["--to"]);
     refused(&farm.cli(&["history", &format!("{near}:never")]), 2, &["farm has never moved"]);
+}
+
+/// Crane's own registry, another implementation than the bed's: no referrers, no mounts from elsewhere, everything in memory. Where tests/run.sh
+/// finds no package of it, nothing is tried.
+#[test]
+fn an_image_goes_to_a_registry_of_another_kind_and_back() {
+    let system = std::fs::read_to_string("/etc/os-release").unwrap();
+    if !Path::new("/usr/bin/crane").exists() && !system.lines().any(|line| line == "ID=debian") {
+        println!("crane isn't here");
+        return;
+    }
+    let farm = with_worker(Farm::builder());
+    let (port, tag) = (free_port(), built(&farm, "kinds"));
+    let mut crane = Command::new("crane");
+    crane.args(["registry", "serve", "--address", &format!("127.0.0.1:{port}")]);
+    let mut crane = Child::spawn("crane", &crane, farm.folder());
+    let at = ("127.0.0.1", port);
+    crane.wait_until("its port", LONG, |_| std::net::TcpStream::connect(at).is_ok().then_some(()));
+    let digest = digest_of(&raw(&tag).unwrap());
+    let (there, back) = (format!("localhost:{port}/team/app:1.4"), format!("{}:back", repository("kinds")));
+    for (from, to) in [(&tag, &there), (&there, &back), (&tag, &there)] {
+        says(&farm.cli(&["promote", from, to]).ok(), &["promoted in"]);
+        assert_eq!(digest_of(&raw(to).unwrap()), digest, "{to}");
+        is_whole(&farm, to, &[]);
+    }
+    // And within it.
+    let other = format!("localhost:{port}/team/other:1");
+    farm.cli(&["promote", &there, &other]).ok();
+    assert_eq!(digest_of(&raw(&other).unwrap()), digest);
 }
 
 #[test]

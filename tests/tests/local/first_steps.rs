@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use farm_tests::bed::Bed;
 use farm_tests::registry::{Login, PrivateRegistry};
+use tempfile::TempDir;
 
 use crate::support::Local;
 
@@ -19,6 +20,19 @@ const PASSWORD: &str = "Pa55-of-the-team";
 struct Walk {
     local: Local,
     other: PrivateRegistry,
+    /// The example, whose Dockerfile names its bases at this farm's registry.
+    example: TempDir,
+}
+
+/// The example of the guide, with this registry in the place of `localhost:5002`.
+fn example(registry: &str) -> TempDir {
+    let copy = Bed::from_env().folder("example");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/multiarch");
+    for file in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap().replace("localhost:5002", registry);
+        std::fs::write(copy.path().join(file.file_name().unwrap()), text).unwrap();
+    }
+    copy
 }
 
 impl Walk {
@@ -35,15 +49,16 @@ impl Walk {
     /// The same, in other words, and with this for what it asks.
     fn typing(&self, command: &str, words: &str, typed: &str) -> String {
         assert!(GUIDE.contains(command), "the guide has no {command:?}");
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
         let (hub, registry) = (&Bed::from_env().registry, self.local.registry());
         let real = words
             .replace("localhost:5002", &registry)
             .replace("python:3.11-slim", &format!("{hub}/python:3.11-slim {registry}/python:3.11-slim"))
             .replace("registry.example", &self.other.address())
-            .replace("examples/multiarch", &format!("{root}examples/multiarch"));
+            .replace("examples/multiarch", self.example.path().to_str().unwrap());
         let words: Vec<&str> = real.split(' ').skip(1).collect();
         let mut farm = self.local.command(&words);
+        // By it the farm of this machine is called where a password is sent; it looks for it in the usual folder itself.
+        farm.env("FARM_CA", self.local.state().join("ca.pem"));
         farm.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = farm.spawn().unwrap();
         child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
@@ -73,11 +88,13 @@ pub fn walk() {
     // The coordinator of the guide asks what is named to it, and public addresses.
     let folder = Bed::from_env().folder("walk");
     let settings = folder.path().join("farm.toml");
-    std::fs::write(&settings, format!("[registries.\"{}\"]\n", other.address())).unwrap();
+    let tables = [&other.address(), &Bed::from_env().registry].map(|at| format!("[registries.\"{at}\"]\n"));
+    std::fs::write(&settings, tables.concat()).unwrap();
     let up = local.up_with(&["--config", settings.to_str().unwrap()]);
     assert_eq!(up.status, 0, "{up:?}");
     says(&up.stdout, &["the farm is up"]);
-    let walk = Walk { local, other };
+    let example = example(&local.registry());
+    let walk = Walk { local, other, example };
 
     let mirrored =
         walk.run("farm mirror python:3.11-slim --platform linux/amd64,linux/arm64 --per-arch-tags");
@@ -112,11 +129,15 @@ pub fn walk() {
     let listed = walk.local.farm(&["ls", &format!("{}/multiarch-example", walk.local.registry())]).stdout;
     says(&listed, &["latest", "1.0"]);
     walk.agreeing("farm prune --registry localhost:5002/multiarch-example --keep-last 5");
-    let removed = format!("{}/multiarch-example:1.0", walk.local.registry());
-    assert_eq!(walk.local.farm(&["rm", &removed]).status, 0);
+    // Both tags are one image's, and this registry takes no tag away without that.
+    let tags = ["latest", "1.0"].map(|tag| format!("{}/multiarch-example:{tag}", walk.local.registry()));
+    let alone = walk.local.farm(&["rm", &tags[1]]);
+    assert!(alone.status != 0 && format!("{alone:?}").contains("latest"), "{alone:?}");
+    let gone = walk.local.farm(&["rm", &tags[0], &tags[1]]);
+    assert_eq!(gone.status, 0, "{gone:?}");
     walk.agreeing("farm prune --workers --keep-size 0");
-    let listed = walk.local.farm(&["ls", &format!("{}/multiarch-example", walk.local.registry())]).stdout;
-    assert!(listed.contains("latest") && !listed.contains("1.0"), "{listed}");
+    let left = walk.local.farm(&["ls", &format!("{}/multiarch-example", walk.local.registry())]);
+    assert!(!left.stdout.contains("latest") && !left.stdout.contains("1.0"), "{left:?}");
     let down = walk.local.farm(&["down", "--purge", "--yes"]);
     assert_eq!(down.status, 0, "{down:?}");
 }

@@ -4,7 +4,7 @@
 //! The repository says which: `PORT-KIND-N/…` is a copy of which the N-th request by the port of that name meets the misstep of that kind.
 //! What is copied is one and the same for all: `PORT-KIND-N/source` is the registry's repository `source`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -82,6 +82,8 @@ struct State {
     /// Where a challenge leads to.
     realm: String,
     asked: Mutex<HashMap<String, Vec<Asked>>>,
+    /// Copies that have met their misstep.
+    made: Mutex<HashSet<String>>,
 }
 
 /// Listens until it is dropped.
@@ -104,6 +106,7 @@ impl Missteps {
             registry,
             realm: realm.to_owned(),
             asked: Mutex::default(),
+            made: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let shared = state.clone();
@@ -122,6 +125,11 @@ impl Missteps {
     /// `localhost:PORT`, as image references want it.
     pub fn address(&self) -> String {
         format!("localhost:{}", self.port)
+    }
+
+    /// Whether a copy has met its misstep here.
+    pub fn was_made(&self, copy: &str) -> bool {
+        self.state.made.lock().unwrap().contains(copy)
     }
 
     /// What was asked for a copy, by its name.
@@ -162,7 +170,11 @@ fn misstep(request: &Request<Incoming>, state: &State) -> Option<Misstep> {
     if port != state.name || number.parse() != Ok(asked.len()) {
         return None;
     }
-    Misstep::ALL.into_iter().find(|misstep| misstep.to_string() == kind)
+    let found = Misstep::ALL.into_iter().find(|misstep| misstep.to_string() == kind);
+    if found.is_some() {
+        state.made.lock().unwrap().insert(copy.to_owned());
+    }
+    found
 }
 
 /// An error breaks the connection.

@@ -163,6 +163,8 @@ pub fn promote_with_missteps(near: bool, every: usize) -> Counts {
             assert!(begin.elapsed() < ALL_OF_THEM, "{} ({}) doesn't end: {build:#}", copy.name, copy.at);
             std::thread::sleep(Duration::from_millis(100));
         };
+        let was_made = from.was_made(&copy.name) || to.was_made(&copy.name);
+        assert_eq!(was_made, copy.misstep.is_some(), "{} ({})", copy.name, copy.at);
         let is_published = build["state"] == "succeeded";
         let there = behind.whole(&format!("{}/app", copy.name), "latest");
         let wanted = if is_published { &new } else { &old };

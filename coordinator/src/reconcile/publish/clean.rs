@@ -276,6 +276,9 @@ async fn remove(
     Ok(())
 }
 
+/// So much of what is about one image is looked at and goes with it; the rest stays.
+const MOST_ABOUT: usize = 100;
+
 /// The tags under which lies what is about an image: the list of what refers to it, and signatures.
 fn tags_about(image: Digest) -> [String; 2] {
     [fallback_tag(image), signature::tag(image)]
@@ -299,12 +302,14 @@ async fn about_image(
         // What is there is no list, and goes with its tag.
         Err(_) => Vec::new(),
     };
-    let mut all: Vec<Digest> = listed.iter().filter_map(|entry| entry.digest.parse().ok()).collect();
+    let mut all: Vec<Digest> = Vec::new();
     for tag in tags {
         all.extend(registries.head(at, &tag).await?);
     }
+    all.extend(listed.iter().filter_map(|entry| entry.digest.parse::<Digest>().ok()));
     let mut about = Vec::new();
-    for one in all {
+    // Whoever may push there can make the list as long as they like.
+    for one in all.into_iter().take(MOST_ABOUT) {
         let manifest = registries.manifest(at, &one.to_string()).await?;
         if manifest.is_some_and(|manifest| is_about(&manifest.bytes, image)) {
             about.push(one);

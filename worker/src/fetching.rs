@@ -3,7 +3,7 @@
 //! The snapshot is what a command on a clone of the same commit would have sent, but for times: all are the commit's. Of an archive it
 //! is what a command would have sent that had it on its standard input.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use farm_dockerfile::{Pattern, Selection};
 use farm_proto::v1::AttemptEvent;
 use farm_source::upload::{Farm, Sending, UploadError, Uploaded, upload};
 use farm_source::{
-    ContextError, Disk, GoesOn, Known, Links, Location, Object, Recorded, Source, Surroundings, Unpacked,
-    Wanted, read, read_folder,
+    ContextError, Disk, GoesOn, Known, Links, Location, Recorded, Source, Surroundings, Unpacked, Wanted,
+    read, read_folder,
 };
-use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT};
+use farm_types::snapshot::ROOT_CONTEXT;
 use farm_types::{
     ArchiveOrigin, ArchiveSource, Cause, Digest, Failure, FailureCode, FetchSource, FetchSpec, Fetched,
     FetchedRoot, GitOrigin, GitPlace, GitPoint, GitSource, GitUrl, Lfs, Origin, ProjectId, Refs, Take,
@@ -146,8 +146,11 @@ pub(crate) async fn fetch(
     // Many files take a while.
     drop(tokio::task::spawn_blocking(move || {
         if let Held::Checkout { checkout, no_pointers } = &files {
-            match files_of(&read) {
-                Ok(sent) => checkout.keep(*no_pointers, &sent),
+            match read.files_of(ROOT_CONTEXT) {
+                Ok(sent) => {
+                    let sent = sent.into_iter().map(|(path, size, digest)| (path, (size, digest)));
+                    checkout.keep(*no_pointers, &sent.collect());
+                }
                 Err(error) => tracing::info!(%error, "what was sent is not kept for the next fetch"),
             }
         }
@@ -181,25 +184,6 @@ async fn send(farm: &impl Farm, source: &Arc<Source>, stop: &CancellationToken) 
         uploaded = upload(farm, source, tokio::time::sleep, &sending) => uploaded.map_err(Unsent::Upload),
         () = stop.cancelled() => Err(Unsent::Stopped),
     }
-}
-
-/// All files of a source's context, by path: length in bytes, and digest.
-fn files_of(source: &Source) -> std::io::Result<HashMap<String, (u64, Digest)>> {
-    let mut files = HashMap::new();
-    let mut ahead: Vec<_> =
-        source.roots.get(ROOT_CONTEXT).map(|(tree, _)| (String::new(), *tree)).into_iter().collect();
-    while let Some((above, tree)) = ahead.pop() {
-        let Some(Object::Folder { bytes, .. }) = source.objects.get(&tree) else { continue };
-        for entry in Folder::decode(bytes).map_err(std::io::Error::other)?.entries {
-            let name = format!("{above}{}", entry.name);
-            match entry.node {
-                Node::Folder { tree, .. } => ahead.push((name + "/", tree)),
-                Node::File { digest, size } => drop(files.insert(name, (size, digest))),
-                Node::Symlink { .. } | Node::Fifo => {}
-            }
-        }
-    }
-    Ok(files)
 }
 
 /// Brings a source and reads it. With `spares` what the farm has got need not be written; afterwards that says whether some wasn't.

@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 
 use farm_source::{Object, Source, open_file};
 use farm_types::Digest;
-use farm_types::snapshot::{Folder, Node, ROOT_CONTEXT, ROOT_DOCKERFILE};
+use farm_types::snapshot::{ROOT_CONTEXT, ROOT_DOCKERFILE};
 
 /// A pointer is shorter, bytes.
 const TOO_LONG: u64 = 1024;
@@ -49,24 +49,11 @@ pub(crate) fn find(source: &Source, known: &HashSet<Digest>) -> io::Result<Vec<S
 
 /// The names of the files in a root that are one of these.
 fn named(source: &Source, root: &str, wanted: &HashSet<Digest>) -> io::Result<Vec<(String, Digest)>> {
-    let mut found = Vec::new();
     if wanted.is_empty() {
-        return Ok(found);
+        return Ok(Vec::new());
     }
-    let mut ahead: Vec<_> =
-        source.roots.get(root).map(|(tree, _)| (String::new(), *tree)).into_iter().collect();
-    while let Some((above, tree)) = ahead.pop() {
-        let Some(Object::Folder { bytes, .. }) = source.objects.get(&tree) else { continue };
-        for entry in Folder::decode(bytes).map_err(io::Error::other)?.entries {
-            let name = format!("{above}{}", entry.name);
-            match entry.node {
-                Node::Folder { tree, .. } => ahead.push((name + "/", tree)),
-                Node::File { digest, .. } if wanted.contains(&digest) => found.push((name, digest)),
-                Node::File { .. } | Node::Symlink { .. } | Node::Fifo => {}
-            }
-        }
-    }
-    Ok(found)
+    let files = source.files_of(root)?.into_iter().filter(|(_, _, digest)| wanted.contains(digest));
+    Ok(files.map(|(name, _, digest)| (name, digest)).collect())
 }
 
 fn is_pointer(file: &std::fs::File) -> io::Result<bool> {

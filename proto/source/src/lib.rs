@@ -144,6 +144,28 @@ impl Source {
         Self { roots, files, ..Self::default() }
     }
 
+    /// All files of one of its roots: path, length in bytes, and digest.
+    ///
+    /// # Errors
+    /// A folder of it can't be read.
+    pub fn files_of(&self, root: &str) -> io::Result<Vec<(String, u64, Digest)>> {
+        let mut files = Vec::new();
+        let mut ahead: Vec<_> =
+            self.roots.get(root).map(|(tree, _)| (String::new(), *tree)).into_iter().collect();
+        while let Some((above, tree)) = ahead.pop() {
+            let Some(Object::Folder { bytes, .. }) = self.objects.get(&tree) else { continue };
+            for entry in Folder::decode(bytes).map_err(io::Error::other)?.entries {
+                let name = format!("{above}{}", entry.name);
+                match entry.node {
+                    Node::Folder { tree, .. } => ahead.push((name + "/", tree)),
+                    Node::File { digest, size } => files.push((name, size, digest)),
+                    Node::Symlink { .. } | Node::Fifo => {}
+                }
+            }
+        }
+        Ok(files)
+    }
+
     /// Bytes of its files; of equal ones once.
     pub fn file_bytes(&self) -> u64 {
         let sizes = self.objects.values().map(|object| match object {
